@@ -1,0 +1,116 @@
+"""The two halves of a transformer layer, and the functions between the token axis and the batch layout."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xlm_runtime.config import XLMConfig
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(batch, sequence, emb_dim) → (batch, n_heads, sequence, head_dim), the layout of attention."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(batch, n_heads, sequence, head_dim) → (batch, sequence, emb_dim), back to token-wise work."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def attention_bias(mask: Tensor, sequence: int, causal: bool, dtype: torch.dtype) -> Tensor:
+    """What is added to the attention scores: 0 where a query may look, a large negative number elsewhere.
+
+    Half of the type's lowest number, so that adding a score never overflows to -inf: a row that is masked
+    throughout then gives finite weights in every precision.
+
+    Args:
+        mask: (batch, past_sequence + sequence), bool, True for real tokens.
+        sequence: number of queries, the last ones of `mask`.
+
+    Returns:
+        (batch, 1, 1, past_sequence + sequence), or (batch, 1, sequence, past_sequence + sequence) when causal.
+    """
+    visible = mask[:, None, None, :]
+    if causal:
+        keys = torch.arange(mask.shape[1], device=mask.device)
+        queries = keys[mask.shape[1] - sequence :]
+        visible = visible & (keys[None, :] <= queries[:, None])
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return torch.where(visible, zero, torch.finfo(dtype).min / 2)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in float32 whatever the model's type: XLM's eps of 1e-12 is zero in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        return functional.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention with queries scaled by 1/√head_dim and a softmax in float32 (Vaswani et al. 2017)."""
+
+    def __init__(self, config: XLMConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.dropout = config.attention_dropout
+        self.q_lin = nn.Linear(config.emb_dim, config.emb_dim)
+        self.k_lin = nn.Linear(config.emb_dim, config.emb_dim)
+        self.v_lin = nn.Linear(config.emb_dim, config.emb_dim)
+        self.out_lin = nn.Linear(config.emb_dim, config.emb_dim)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        bias: Tensor,
+        past: tuple[Tensor, Tensor] | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+        """Attend from `hidden` to the past and to itself.
+
+        Args:
+            hidden: (batch, sequence, emb_dim).
+            bias: what `attention_bias` returns.
+            past: key and value of past tokens, each (batch, n_heads, past_sequence, head_dim).
+
+        Returns:
+            The output (batch, sequence, emb_dim); key and value with the past in front; and, when asked for, the
+            weights (batch, n_heads, sequence, past_sequence + sequence).
+        """
+        query = split_heads(self.q_lin(hidden), self.n_heads)
+        key = split_heads(self.k_lin(hidden), self.n_heads)
+        value = split_heads(self.v_lin(hidden), self.n_heads)
+        if past is not None:
+            key = torch.cat((past[0], key), dim=2)
+            value = torch.cat((past[1], value), dim=2)
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if output_attentions:
+            scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2) + bias
+            weights = functional.softmax(scores.float(), dim=-1).to(scores.dtype)
+            weights = functional.dropout(weights, dropout, self.training)
+            context = weights @ value
+        else:
+            context = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
+        return self.out_lin(merge_heads(context)), (key, value), weights
+
+
+class TransformerFFN(nn.Module):
+    """Two linear layers with GELU (by erf) or ReLU between them; the inner one is four times as wide."""
+
+    def __init__(self, config: XLMConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.gelu = config.gelu_activation
+        self.lin1 = nn.Linear(config.emb_dim, 4 * config.emb_dim)
+        self.lin2 = nn.Linear(4 * config.emb_dim, config.emb_dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, emb_dim) → (…, emb_dim)."""
+        inner = self.lin1(hidden)
+        inner = functional.gelu(inner) if self.gelu else functional.relu(inner)
+        return functional.dropout(self.lin2(inner), self.dropout, self.training)

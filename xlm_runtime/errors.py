@@ -1,0 +1,29 @@
+"""Errors of the runtime. Each also derives from the builtin class that a caller would expect to catch."""
+
+from __future__ import annotations
+
+
+class XLMError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class InputError(XLMError, ValueError):
+    """A text, option or language that cannot be used. The message names the value and what was expected."""
+
+
+class BundleError(XLMError, ValueError):
+    """A bundle or model folder whose files are missing, changed, contradictory or of a newer format."""
+
+
+class EngineError(XLMError, RuntimeError):
+    """An inference engine, provider or device that was asked for and is not there, or that failed."""
+
+
+class MissingExtraError(XLMError, ImportError):
+    """An optional package is needed and not installed. The message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Please reinstall with the `{extra}` extra: pip install 'xlm-onnx[{extra}]'"
+        )
