@@ -13,7 +13,7 @@ from xlm_runtime.config import XLMConfig
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """(batch, sequence, emb_dim) → (batch, n_heads, sequence, head_dim), the layout of attention."""
-    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], n_heads, x.shape[-1] // n_heads).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -180,12 +180,13 @@ class XLMModel(XLMPreTrainedModel):
         if attention_mask is not None:
             return attention_mask != 0
         batch, sequence = embeds.shape[:2]
-        if lengths is None and (input_ids is None or self.config.pad_token_id is None):
-            return torch.ones((batch, past + sequence), dtype=torch.bool, device=embeds.device)
-        if lengths is None and input_ids is not None:
-            lengths = (input_ids != self.config.pad_token_id).sum(dim=1)
+        if lengths is None:
+            real = torch.ones((batch, sequence), dtype=torch.bool, device=embeds.device)
+            if input_ids is not None and self.config.pad_token_id is not None:
+                real = torch.ne(input_ids, self.config.pad_token_id)
+            lengths = real.sum(dim=1)
         steps = torch.arange(past + sequence, device=embeds.device)
-        return steps < (past + lengths)[:, None]  # type: ignore[operator, no-any-return]  # lengths is set above
+        return steps < (past + lengths)[:, None]
 
     def _check_shapes(
         self,

@@ -103,7 +103,9 @@ class XLMSQuADHead(nn.Module):
         self.end_logits = XLMPoolerEndLogits(config)
         self.answer_class = XLMPoolerAnswerClass(config)
 
-    def forward(self, hidden: Tensor, p_mask: Tensor, cls_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, hidden: Tensor, p_mask: Tensor, cls_index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The beam: starts and their ends, as in `XLMForQuestionAnsweringOutput`, and the no-answer score."""
         start_probabilities = functional.softmax(self.start_logits(hidden, p_mask), dim=-1)
         start_top, start_index = top_k(start_probabilities, self.start_n_top, dim=1)
@@ -187,12 +189,12 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
                 end_positions.reshape(-1),
                 _squeezed(is_impossible),
             )
-            return XLMForQuestionAnsweringOutput(
-                loss, hidden_states=output.hidden_states, attentions=output.attentions
-            )
+            return XLMForQuestionAnsweringOutput(loss, hidden_states=output.hidden_states, attentions=output.attentions)
         index = last_real_index(output.mask) if cls_index is None else cls_index.reshape(-1)
-        beam = self.qa_outputs(hidden, not_answers, index)
-        return XLMForQuestionAnsweringOutput(None, *beam, output.hidden_states, output.attentions)
+        start_top, start_index, end_top, end_index, cls_logits = self.qa_outputs(hidden, not_answers, index)
+        return XLMForQuestionAnsweringOutput(
+            None, start_top, start_index, end_top, end_index, cls_logits, output.hidden_states, output.attentions
+        )
 
 
 def _squeezed(x: Tensor | None) -> Tensor | None:
@@ -237,11 +239,10 @@ class XLMForQuestionAnsweringSimple(XLMPreTrainedModel):
         loss = None
         if start_positions is not None and end_positions is not None:
             outside = start_logits.shape[1]
-            losses = [
-                functional.cross_entropy(
-                    logits, positions.reshape(-1).clamp(0, outside), ignore_index=outside
-                )
-                for logits, positions in ((start_logits, start_positions), (end_logits, end_positions))
-            ]
-            loss = sum(losses) / 2
+
+            def position_loss(logits: Tensor, positions: Tensor) -> Tensor:
+                inside = positions.reshape(-1).clamp(0, outside)
+                return functional.cross_entropy(logits, inside, ignore_index=outside)
+
+            loss = (position_loss(start_logits, start_positions) + position_loss(end_logits, end_positions)) / 2
         return QuestionAnsweringModelOutput(loss, start_logits, end_logits, output.hidden_states, output.attentions)
