@@ -1,0 +1,188 @@
+"""The bundle: the folder that an export writes and the runtime loads. Here is its format, and its reader.
+
+`bundle.json` is the folder's table of contents; the dataclasses below are its sections. Any folder that holds it and
+the files it lists can be copied anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_runtime.config import XLMConfig
+from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.tasks import TensorSpec
+
+FORMAT_VERSION = 1
+BUNDLE_FILE = "bundle.json"
+
+# Where the token stands that says whether a question has an answer: at the first </s>, at the last real token, or at 0.
+CLS_INDEX_CONVENTIONS = ("first-sep", "last", "first")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a bundle.
+
+    `precision` is fp32, fp16, bf16, int8 or int4; `layout` is padded or packed; tensors whose dtype is "float" have
+    the type that `precision` computes in.
+    """
+
+    file: str
+    precision: str
+    layout: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Graph:
+        sections = {
+            name: tuple(TensorSpec(item["name"], item["dtype"], tuple(item["axes"])) for item in values[name])
+            for name in ("inputs", "outputs")
+        }
+        return cls(values["file"], values["precision"], values["layout"], values["opset"], **sections)
+
+    def to_dict(self) -> dict[str, Any]:
+        def listed(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+            return [{"name": spec.name, "dtype": spec.dtype, "axes": list(spec.axes)} for spec in specs]
+
+        return {
+            "file": self.file,
+            "precision": self.precision,
+            "layout": self.layout,
+            "opset": self.opset,
+            "inputs": listed(self.inputs),
+            "outputs": listed(self.outputs),
+        }
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's table of contents.
+
+    `files` maps each file's name to its sha256; `source` names the checkpoint and its hash; `versions` the libraries
+    that wrote it; `conventions` holds `uses_langs` and, for the beam head, `cls_index`; `verification` holds `status`
+    ("passed", "failed" or "not run") and the report's summary.
+    """
+
+    folder: Path
+    task: str
+    architecture: str
+    graphs: tuple[Graph, ...]
+    files: dict[str, str]
+    source: dict[str, Any]
+    versions: dict[str, str]
+    conventions: dict[str, Any]
+    verification: dict[str, Any]
+    config: XLMConfig
+
+    @classmethod
+    def load(cls, folder: str | Path, *, accept_failed: bool = False) -> Bundle:
+        """Read and check `bundle.json` and `config.json`; `check_files` reads the rest.
+
+        Args:
+            accept_failed: also load a bundle whose verification failed, to look into it.
+
+        Raises:
+            BundleError: a missing file, a format that this version does not know, or a failed verification.
+        """
+        folder = Path(folder)
+        path = folder / BUNDLE_FILE
+        if not path.is_file():
+            if not folder.is_dir():
+                raise BundleError(f"Folder '{folder}' not found; expected a bundle written by `xlm-export export`.")
+            raise BundleError(
+                f"File '{BUNDLE_FILE}' not found in path '{folder}'. A bundle is what `xlm-export export CHECKPOINT "
+                "BUNDLE` writes; a checkpoint folder has to be exported first."
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"File '{BUNDLE_FILE}' in path '{folder}' is damaged ({error!r}); export again."
+            ) from error
+        if version != FORMAT_VERSION:
+            remedy = "upgrade xlm-onnx (pip install -U xlm-onnx)" if version > FORMAT_VERSION else "export it again"
+            raise BundleError(
+                f"The bundle '{folder}' has format version {version}, this xlm-onnx reads version {FORMAT_VERSION}; "
+                f"{remedy}."
+            )
+        try:
+            bundle = cls(
+                folder=folder,
+                task=values["task"],
+                architecture=values["architecture"],
+                graphs=tuple(Graph.from_dict(graph) for graph in values["graphs"]),
+                files=values["files"],
+                source=values["source"],
+                versions=values["versions"],
+                conventions=values["conventions"],
+                verification=values["verification"],
+                config=XLMConfig.from_pretrained(folder),
+            )
+        except (KeyError, TypeError) as error:
+            raise BundleError(
+                f"File '{BUNDLE_FILE}' in path '{folder}' is damaged ({error!r}); export again."
+            ) from error
+        if bundle.verification["status"] == "failed" and not accept_failed:
+            raise BundleError(
+                f"The bundle '{folder}' failed its verification: its graph does not give the checkpoint's answers. "
+                "`xlm-export verify` shows where; export it again."
+            )
+        return bundle
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `bundle.json` holds."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "task": self.task,
+            "architecture": self.architecture,
+            "graphs": [graph.to_dict() for graph in self.graphs],
+            "files": self.files,
+            "source": self.source,
+            "versions": self.versions,
+            "conventions": self.conventions,
+            "verification": self.verification,
+        }
+
+    def graph(self, precision: str | None = None) -> Graph:
+        """The graph of a precision, or the bundle's first.
+
+        Raises:
+            InputError: the bundle has no graph in this precision.
+        """
+        for graph in self.graphs:
+            if precision in (None, graph.precision):
+                return graph
+        there = ", ".join(graph.precision for graph in self.graphs)
+        raise InputError(f"The bundle '{self.folder}' has no graph in precision '{precision}'; it has {there}.")
+
+    def check_files(self, names: list[str] | None = None) -> None:
+        """Compare the files' hashes, all of them or those in `names`, with the ones noted at export.
+
+        Raises:
+            BundleError: a file is missing or has changed.
+        """
+        for name in names if names is not None else list(self.files):
+            path = self.folder / name
+            if not path.is_file():
+                raise BundleError(f"File '{name}' not found in path '{self.folder}'; copy the whole bundle again.")
+            if file_sha256(path) != self.files[name]:
+                raise BundleError(
+                    f"File '{name}' in path '{self.folder}' has changed since the export (sha256 differs). "
+                    "Copy the bundle again, or export it again."
+                )
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
