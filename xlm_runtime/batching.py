@@ -1,0 +1,130 @@
+"""Many sequences, few batches: grouped by length under a budget of tokens, answered in the order they came.
+
+A padded token costs as much as a real one, so sequences of like length share a batch. Padding never changes an
+answer: the graphs mask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlm_runtime.errors import InputError, XLMError
+
+IntArray = NDArray[np.int64]
+
+
+class Sized(Protocol):
+    """Anything with a length in tokens."""
+
+    def __len__(self) -> int: ...
+
+
+class Tokenized(Sized, Protocol):
+    """A tokenised sequence in one language."""
+
+    @property
+    def input_ids(self) -> Sequence[int]: ...
+
+    @property
+    def lang_id(self) -> int: ...
+
+
+R = TypeVar("R", bound=Sized)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How batches are formed.
+
+    `max_tokens` bounds rows × longest row of one batch (a longer row goes alone); `window_rows` and `window_tokens`
+    bound how much of a stream is read before the first answers are given.
+    """
+
+    max_tokens: int = 512
+    window_rows: int = 256
+    window_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "window_rows", "window_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
+
+
+def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices into `lengths`, each once, in batches of like length; rows × longest stays within `max_tokens`.
+
+    The longest come first: memory is at its peak in the first batch, not after hours.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def answer_groups(
+    groups: Iterable[Sequence[R]],
+    answer: Callable[[list[R]], Sequence[T]],
+    options: BatchOptions,
+) -> Iterator[list[T]]:
+    """Answer groups of rows (the windows of one text, the choices of one question), a list for each, in order.
+
+    Rows of different groups share batches. `groups` is read in bounded windows, as answers are taken. Where reading
+    it raises an `XLMError`, the groups before are answered first.
+    """
+    source = iter(groups)
+    while True:
+        window: list[Sequence[R]] = []
+        failure: XLMError | None = None
+        rows = tokens = 0
+        while rows < options.window_rows and tokens < options.window_tokens:
+            try:
+                group = next(source)
+            except StopIteration:
+                break
+            except XLMError as error:
+                failure = error
+                break
+            window.append(group)
+            rows += max(1, len(group))
+            tokens += sum(len(row) for row in group)
+        full = rows >= options.window_rows or tokens >= options.window_tokens
+        yield from _answer_window(window, answer, options.max_tokens)
+        if failure is not None:
+            raise failure
+        if not full:
+            return
+
+
+def _answer_window(
+    window: list[Sequence[R]], answer: Callable[[list[R]], Sequence[T]], max_tokens: int
+) -> Iterator[list[T]]:
+    flat = [row for group in window for row in group]
+    answers: dict[int, T] = {}
+    for batch in plan_batches([len(row) for row in flat], max_tokens):
+        answers.update(zip(batch, answer([flat[i] for i in batch]), strict=True))
+    first = 0
+    for group in window:
+        yield [answers[i] for i in range(first, first + len(group))]
+        first += len(group)
+
+
+def pad_rows(rows: Sequence[Tokenized], pad_id: int) -> dict[str, IntArray]:
+    """`input_ids`, `attention_mask` and `langs` of a batch, each (rows, longest row) int64."""
+    longest = max(len(row) for row in rows)
+    input_ids = np.full((len(rows), longest), pad_id, np.int64)
+    attention_mask = np.zeros((len(rows), longest), np.int64)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row)] = row.input_ids
+        attention_mask[i, : len(row)] = 1
+    langs = np.repeat(np.array([row.lang_id for row in rows], np.int64)[:, None], longest, axis=1)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "langs": langs}

@@ -1,0 +1,106 @@
+"""OpenVINO on the CPU, from the same .onnx file."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_runtime.sessions.session import Array
+
+
+class OpenVinoSession:
+    """A graph in OpenVINO.
+
+    Args:
+        path: the .onnx file; its external data lie beside it.
+        threads: threads that one call computes with.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        EngineError: OpenVINO cannot read or compile the graph.
+    """
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino", "provider='openvino'") from error
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            model = _with_float32_ends(openvino, model)
+            properties = {
+                "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                # without it OpenVINO computes fp32 graphs in bf16 where the CPU can: the graph's precision decides
+                "INFERENCE_PRECISION_HINT": _compute_type(model),
+            }
+            self._compiled = core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load '{path}': {_first_line(error)}") from error
+        self._input_names = tuple(port.get_any_name() for port in self._compiled.inputs)
+        self._output_names = tuple(port.get_any_name() for port in self._compiled.outputs)
+        # a request serves one call at a time: each thread takes a free one, or makes one
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self._input_names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._output_names
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if set(inputs) != set(self._input_names):
+            raise EngineError(f"The graph's inputs are {', '.join(self._input_names)}; given: {', '.join(inputs)}.")
+        feed = {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in inputs.items()}
+        try:
+            request = self._free.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer(feed, share_inputs=False)
+            return {name: request.get_tensor(name).data.copy() for name in self._output_names}
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise EngineError(f"OpenVINO failed on {shapes}: {_first_line(error)}") from error
+        finally:
+            self._free.put(request)
+
+
+def _with_float32_ends(openvino: Any, model: Any) -> Any:
+    """The model with conversions at its half-precision inputs and outputs, since numpy has no bfloat16."""
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    halves = (openvino.Type.bf16, openvino.Type.f16)
+    for i, port in enumerate(model.inputs):
+        if port.get_element_type() in halves:
+            steps.input(i).tensor().set_element_type(openvino.Type.f32)
+    for i, port in enumerate(model.outputs):
+        if port.get_element_type() in halves:
+            steps.output(i).tensor().set_element_type(openvino.Type.f32)
+    return steps.build()
+
+
+def _compute_type(model: Any) -> str:
+    """Type of the largest floating-point constant: that of the weights."""
+    largest, name = 0, "f32"
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            kind = node.get_output_element_type(0).get_type_name()
+            size = int(np.prod(list(node.get_output_shape(0))))
+            if kind in ("f32", "f16", "bf16") and size > largest:
+                largest, name = size, kind
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
