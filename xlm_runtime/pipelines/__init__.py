@@ -1,0 +1,73 @@
+"""Pipelines: from texts to answers. One file a task; `pipeline` opens a bundle for one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xlm_runtime.errors import InputError
+from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
+from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
+from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
+from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
+from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
+from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
+
+
+class PipelineEntry(NamedTuple):
+    """A row of the table: the task that a bundle is exported for, and the class that answers with it."""
+
+    bundle_task: str
+    make: type[Any]
+
+
+PIPELINES = {
+    "feature-extraction": PipelineEntry("feature-extraction", FeatureExtractionPipeline),
+    "fill-mask": PipelineEntry("fill-mask", FillMaskPipeline),
+    "text-classification": PipelineEntry("text-classification", TextClassificationPipeline),
+    "zero-shot-classification": PipelineEntry("text-classification", ZeroShotClassificationPipeline),
+    "multiple-choice": PipelineEntry("multiple-choice", MultipleChoicePipeline),
+    "token-classification": PipelineEntry("token-classification", TokenClassificationPipeline),
+}
+
+
+def pipeline(
+    task: str,
+    model: str | Path,
+    provider: str = "cpu",
+    threads: int | None = None,
+    precision: str | None = None,
+    *,
+    max_tokens: int | None = None,
+) -> Any:
+    """Open a bundle for a task and return what answers: `pipeline("fill-mask", "bundle")("A <mask> text.")`.
+
+    Args:
+        task: a name out of `PIPELINES`, which are Hugging Face's names.
+        model: the bundle's folder.
+        provider: "cpu" or "cuda" (ONNX Runtime), or "openvino".
+        threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
+        precision: which of the bundle's graphs, such as "fp32"; by default its first.
+        max_tokens: budget of one batch, sequences × longest sequence; by default one that suits the provider.
+
+    Returns:
+        The task's pipeline, such as `FillMaskPipeline`: its `__call__` tells the options and what it returns.
+
+    Raises:
+        InputError: an unknown task, provider or precision, or a bundle for another task.
+        BundleError: missing, changed or newer files, a failed verification.
+        MissingExtraError, EngineError: an engine or device that is not there.
+    """
+    if task not in PIPELINES:
+        raise InputError(f"Unknown task '{task}'; expected one of {', '.join(PIPELINES)}.")
+    entry = PIPELINES[task]
+    opened = BundleModel(
+        model,
+        entry.bundle_task,
+        provider=provider,
+        threads=threads,
+        precision=precision,
+        max_tokens=max_tokens,
+    )
+    return entry.make(opened)

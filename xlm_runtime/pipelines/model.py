@@ -1,0 +1,234 @@
+"""`BundleModel`: a bundle opened for answering, which every pipeline holds: tokenizer, session and batching."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from xlm_runtime.batching import BatchOptions, Sized, answer_groups, pad_rows
+from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.errors import BundleError, InputError, XLMError
+from xlm_runtime.pipelines.inputs import TextItem
+from xlm_runtime.sessions import PROVIDERS, Array, Session, open_session
+from xlm_runtime.tokenization import XLMTokenizer
+
+R = TypeVar("R", bound=Sized)
+T = TypeVar("T")
+
+# Tokens of one batch. Two CPU cores are busy with few tokens: 134 sequences of 8 to 128 tokens took 1.25 s one by
+# one, 1.04 s in batches of 512 tokens, 1.13 s of 2048. A GPU needs more to be busy.
+_MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192}
+
+# what a pipeline can feed; a graph that was exported with further inputs is for other programs
+_FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A text, or a pair of texts, as the model reads it.
+
+    `spans` (start, end) and `word_ids` are there when they were asked for: for each token its characters in the text
+    and the number of its word, None for the special tokens around the text.
+    """
+
+    text: str
+    text_pair: str | None
+    input_ids: list[int]
+    lang_id: int
+    spans: list[tuple[int, int]] | None = None
+    word_ids: list[int | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class BundleModel:
+    """Opens a bundle: checks its files, loads its tokenizer and starts its session.
+
+    The weights' hash is computed while the engine loads them, and known before the first answer.
+
+    Args:
+        folder: the bundle.
+        task: the task the bundle must have been exported for.
+        provider, threads: see `open_session`.
+        precision: which of the bundle's graphs; by default its first.
+        max_tokens: budget of one batch, rows × longest row; by default one that suits the provider.
+
+    Raises:
+        BundleError: missing, changed or newer files, a failed verification.
+        InputError: a bundle for another task, or an unknown provider or precision.
+        MissingExtraError, EngineError: see `open_session`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        task: str,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        precision: str | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        if provider not in PROVIDERS:
+            raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join(PROVIDERS)}.")
+        self.bundle = Bundle.load(folder)
+        if self.bundle.task != task:
+            raise InputError(
+                f"The bundle '{folder}' was exported for the task {self.bundle.task} ({self.bundle.architecture}), "
+                f"not for {task}. Use pipeline('{self.bundle.task}', ...), or export the checkpoint with --task {task}."
+            )
+        self.config = self.bundle.config
+        self.graph = self.bundle.graph(precision)
+        self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens)
+        _check_graph(self.graph, self.bundle)
+        weights = _graph_files(self.bundle, self.graph)
+        of_other_graphs = {name for graph in self.bundle.graphs for name in _graph_files(self.bundle, graph)}
+        self.bundle.check_files([name for name in self.bundle.files if name not in of_other_graphs])
+        self._weights_check = _BackgroundCheck(self.bundle, weights)
+        try:
+            self.session: Session = open_session(self.bundle.folder / self.graph.file, provider, threads)
+        except XLMError:
+            self._weights_check.wait()  # a damaged file is the better explanation
+            raise
+        self.tokenizer = XLMTokenizer.from_pretrained(self.bundle.folder)
+        self._with_choices = any("num_choices" in spec.axes for spec in self.graph.inputs)
+
+    def encode(self, item: TextItem, *, truncation: bool | str = False, layout: bool = False) -> TokenSequence:
+        """Tokenize a text or pair, with special tokens around it.
+
+        Args:
+            truncation: what to do with more tokens than the model has positions: False refuses them, True cuts the
+                longest text first, "only_first" cuts the first text of a pair alone.
+            layout: also return each token's characters and word.
+
+        Raises:
+            InputError: an empty text, an unknown language, or too many tokens.
+        """
+        for text in (item.text, item.text_pair):
+            if text is not None and not text.strip():
+                raise InputError("The text is empty; give at least one word.")
+        lang_id = self._lang_id(item.lang)
+        limit = self.config.max_position_embeddings
+        encoding = self.tokenizer(
+            item.text,
+            item.text_pair,
+            lang=item.lang,
+            truncation=truncation,
+            max_length=limit if truncation else None,
+            return_attention_mask=False,
+            return_offsets_mapping=layout,
+        )
+        input_ids: list[int] = encoding["input_ids"]
+        if len(input_ids) == self.tokenizer.num_special_tokens_to_add(item.text_pair is not None):
+            raise InputError(f"The text {_excerpt(item.text)} has no words: nothing of it is left to tokenize.")
+        if len(input_ids) > limit:
+            raise InputError(
+                f"The text {_excerpt(item.text)} has {len(input_ids)} tokens, special ones included, but the model has "
+                f"only {limit} positions. Split it, or cut it with truncation=True (--truncation)."
+            )
+        if not layout:
+            return TokenSequence(item.text, item.text_pair, input_ids, lang_id)
+        return TokenSequence(
+            item.text, item.text_pair, input_ids, lang_id, encoding["offset_mapping"], encoding.word_ids()
+        )
+
+    def answer(self, groups: Iterable[Sequence[R]], read: Callable[[list[R]], Sequence[T]]) -> Iterator[list[T]]:
+        """For each group of sequences, in order, what `read` returns for each; `read` gets whole batches."""
+        return answer_groups(groups, read, self.batching)
+
+    def answer_each(self, sequences: Iterable[R], read: Callable[[list[R]], Sequence[T]]) -> Iterator[T]:
+        """`answer` for groups of one."""
+        for (answer,) in self.answer(([sequence] for sequence in sequences), read):
+            yield answer
+
+    def run(self, batch: Sequence[TokenSequence], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
+
+        Multiple-choice graphs get each sequence as the one choice of a row.
+
+        Args:
+            extra: the graph's further inputs, such as `logit_positions`.
+
+        Raises:
+            BundleError: the weights' file has changed since the export.
+            EngineError: the engine failed.
+        """
+        self._weights_check.wait()
+        pad_id = self.tokenizer.pad_token_id
+        arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
+        if not self.config.uses_langs:
+            del arrays["langs"]
+        if self._with_choices:
+            arrays = {name: array[:, None, :] for name, array in arrays.items()}
+        outputs = self.session.run({**arrays, **(extra or {})})
+        return {
+            name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+            for name, value in outputs.items()
+        }
+
+    def _lang_id(self, lang: str | None) -> int:
+        if lang is None:
+            return self.config.lang_id or 0
+        lang2id = self.tokenizer.lang2id or self.config.lang2id
+        if lang2id is None:
+            if self.config.uses_langs:
+                raise InputError(
+                    f"lang='{lang}' was given, but the bundle has no lang2id that says which number it is."
+                )
+            return 0
+        if lang not in lang2id:
+            raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
+        return lang2id[lang]
+
+
+class _BackgroundCheck:
+    """Compares files with their hashes in a thread of its own: hashing lets other threads run."""
+
+    def __init__(self, bundle: Bundle, names: list[str]) -> None:
+        for name in names:
+            if not (bundle.folder / name).is_file():
+                raise BundleError(f"File '{name}' not found in path '{bundle.folder}'; copy the whole bundle again.")
+        self._error: XLMError | OSError | None = None
+        self._thread = threading.Thread(target=self._check, args=(bundle, names), name="xlm-hash", daemon=True)
+        self._thread.start()
+
+    def _check(self, bundle: Bundle, names: list[str]) -> None:
+        try:
+            bundle.check_files(names)
+        except (XLMError, OSError) as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Return when the files are as they were exported; raise `BundleError` when they are not."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def _graph_files(bundle: Bundle, graph: Graph) -> list[str]:
+    """The graph's file and its external data, `model.onnx` and `model.onnx.data`."""
+    return [name for name in bundle.files if name == graph.file or name.startswith(graph.file + ".")] or [graph.file]
+
+
+def _check_graph(graph: Graph, bundle: Bundle) -> None:
+    if graph.layout != "padded":
+        raise BundleError(
+            f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the layout '{graph.layout}'; this version "
+            "reads 'padded'. Upgrade xlm-onnx, or export it again."
+        )
+    foreign = [spec.name for spec in graph.inputs if spec.name not in _FED]
+    if foreign:
+        raise BundleError(
+            f"The graph '{graph.file}' of the bundle '{bundle.folder}' asks for {', '.join(foreign)}, which pipelines "
+            "do not give. Export it again without --inputs, or feed it through open_session."
+        )
+
+
+def _excerpt(text: str, most: int = 40) -> str:
+    return f"'{text[:most]}…'" if len(text) > most else f"'{text}'"
