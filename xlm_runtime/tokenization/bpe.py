@@ -1,0 +1,107 @@
+"""Byte-pair merges: the pair of lowest rank first, all its occurrences from left to right, until none is left."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+END_OF_WORD = "</w>"
+_LINE_START = re.compile(r"^(\S+ \S+)?", re.MULTILINE)
+_NO_RANK = 1 << 62
+# up to here scanning all pairs again after each merge is quicker than keeping a heap
+_SHORT = 24
+
+
+def parse_merges(text: str) -> dict[str, int]:
+    """`merges.txt` with two or three columns → rank of each pair, keyed "first second".
+
+    As Hugging Face reads it: what follows the last line break is dropped, further columns are ignored, a line's rank
+    is its number, and of equal pairs the last counts.
+    """
+    keys = _LINE_START.findall(text)[:-1]
+    if "" in keys:
+        for number, line in enumerate(text.split("\n")[:-1]):
+            if not keys[number]:
+                keys[number] = " ".join(line.split()[:2])
+    return dict(zip(keys, range(len(keys)), strict=True))
+
+
+def merge_symbols(word: str, ranks: Mapping[str, int]) -> list[str]:
+    """Split a word, not empty, into its subwords; the last carries `</w>`. n log n in the word's length."""
+    symbols = list(word)
+    symbols[-1] += END_OF_WORD
+    if len(symbols) == 1:
+        return symbols
+    symbols = _merge_short(symbols, ranks) if len(symbols) <= _SHORT else _merge_long(symbols, ranks)
+    if " " in word:
+        # Hugging Face joins with spaces and splits again, which tears symbols that hold one
+        joined = " ".join(symbols)
+        return ("\n" + END_OF_WORD if joined == "\n  </w>" else joined).split(" ")
+    return symbols
+
+
+def _merge_short(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:
+    get = ranks.get
+    pairs = [get(f"{a} {b}", _NO_RANK) for a, b in pairwise(symbols)]
+    while True:
+        best = min(pairs)
+        if best == _NO_RANK:
+            return symbols
+        i = pairs.index(best)
+        first, second = symbols[i], symbols[i + 1]
+        while True:
+            symbols[i : i + 2] = [first + second]
+            del pairs[i]
+            if i:
+                pairs[i - 1] = _NO_RANK - 1
+            if i < len(pairs):
+                pairs[i] = _NO_RANK - 1
+            try:
+                i = pairs.index(best, i)
+            except ValueError:
+                break
+        if not pairs:
+            return symbols
+        for i, rank in enumerate(pairs):
+            if rank == _NO_RANK - 1:
+                pairs[i] = get(f"{symbols[i]} {symbols[i + 1]}", _NO_RANK)
+
+
+def _merge_long(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:
+    """A heap of (rank, position) over a linked list; all entries of one rank are taken before new pairs enter."""
+    get = ranks.get
+    size = len(symbols)
+    after = list(range(1, size + 1))
+    before = list(range(-1, size - 1))
+    current = [get(f"{symbols[i]} {symbols[i + 1]}", _NO_RANK) for i in range(size - 1)] + [_NO_RANK]
+    heap = [(rank, i) for i, rank in enumerate(current) if rank != _NO_RANK]
+    heapq.heapify(heap)
+    while heap:
+        best = heap[0][0]
+        merged: list[int] = []
+        while heap and heap[0][0] == best:
+            _, i = heapq.heappop(heap)
+            if current[i] != best:
+                continue
+            j = after[i]
+            symbols[i] += symbols[j]
+            symbols[j] = ""
+            current[j] = current[i] = _NO_RANK
+            after[i] = after[j]
+            if after[j] < size:
+                before[after[j]] = i
+            if before[i] >= 0:
+                current[before[i]] = _NO_RANK
+            merged.append(i)
+        for i in merged:
+            for left in (before[i], i):
+                if left < 0 or not symbols[left] or after[left] >= size:
+                    continue
+                rank = get(f"{symbols[left]} {symbols[after[left]]}", _NO_RANK)
+                if rank != current[left]:
+                    current[left] = rank
+                    if rank != _NO_RANK:
+                        heapq.heappush(heap, (rank, left))
+    return [symbol for symbol in symbols if symbol]

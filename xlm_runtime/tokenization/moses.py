@@ -1,0 +1,184 @@
+"""The Moses word tokeniser, as sacremoses 0.2 applies it without escaping, and the tables it reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xlm_runtime.errors import BundleError, InputError
+
+TABLES_FORMAT = 1
+_WHITE_SPACE = re.compile(r"\s+")
+_ASCII_JUNK = re.compile(r"[\x00-\x1f]")
+_DOT_RUN = re.compile(r"\.{2,}")
+_DOT_MARKER = re.compile(r"(?:DOT)+MULTI")
+
+
+class MosesTables:
+    """What `moses.json` holds: character classes, non-breaking prefixes, and which languages they were taken for.
+
+    Classes are flat lists `[first, last, first, last, ...]` of code points, both ends included.
+    """
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        """Raises `BundleError` where `data` is not what `moses.json` should hold."""
+        if data.get("format_version") != TABLES_FORMAT:
+            raise BundleError(
+                f"moses.json has format version {data.get('format_version')!r}; this release reads {TABLES_FORMAT}. "
+                "Please export the bundle again."
+            )
+        try:
+            self._classes: dict[str, list[int]] = data["classes"]
+            self._extra: dict[str, dict[str, list[int]]] = data["extra_letters"]
+            self._prefixes: dict[str, dict[str, list[str]]] = data["prefixes"]
+            self._languages: dict[str, str] = data["languages"]
+            self._every_language = bool(data["every_language"])
+            self._number = _pattern(self._classes["number"])
+            self._lower = _pattern(self._classes["lower"])
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"moses.json lacks {error}. Please export the bundle again.") from error
+        self.data = data
+
+    @property
+    def languages(self) -> list[str]:
+        return sorted(self._languages)
+
+    def tokenizer(self, lang: str) -> MosesTokenizer:
+        """Raises `InputError` where the tables hold nothing for `lang`."""
+        if lang not in self._languages and not self._every_language:
+            raise InputError(
+                f"moses.json holds no tables for language '{lang}', only for: {', '.join(self.languages)}. "
+                "Export the bundle again with this language."
+            )
+        extra = self._extra.get(lang, {"alnum": [], "alpha": []})
+        prefixes = self._prefixes[self._languages.get(lang, "en")]
+        return MosesTokenizer(
+            lang,
+            kept=_pattern(self._classes["alnum"] + extra["alnum"]),
+            alpha=_pattern(self._classes["alpha"]),
+            extra_alpha=_pattern(extra["alpha"]),
+            lower=self._lower,
+            number=self._number,
+            prefixes=prefixes["nonbreaking"],
+            numeric_prefixes=prefixes["numeric_only"],
+        )
+
+
+class MosesTokenizer:
+    """Splits normalised text into words. Boundaries are only ever added, apart from the marker of a run of dots."""
+
+    def __init__(
+        self,
+        lang: str,
+        *,
+        kept: str,
+        alpha: str,
+        extra_alpha: str,
+        lower: str,
+        number: str,
+        prefixes: Iterable[str],
+        numeric_prefixes: Iterable[str],
+    ) -> None:
+        self.lang = lang
+        self.keeps_hangul = bool(re.match(f"[{kept}]", "가"))
+        self._apart = re.compile(rf"([^{kept}\s.'`,\-])")
+        self._simple = re.compile(f"[{kept}]+")
+        self._any_alpha = re.compile(f"[{alpha}{extra_alpha}]")
+        self._lower = re.compile(f"[{lower}]")
+        self._commas = (
+            (re.compile(f"([^{number}]),"), r"\1 , "),
+            (re.compile(f",([^{number}])"), r" , \1"),
+            (re.compile(f"([{number}]),$"), r"\1 , "),
+        )
+        self._apostrophes: tuple[tuple[re.Pattern[str], str], ...]
+        if lang == "en":
+            self._apostrophes = (
+                (re.compile(f"([^{alpha}])'([^{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([^{alpha}{number}])'([{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([{alpha}])'([^{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([{alpha}])'([{alpha}])"), r"\1 '\2"),
+                (re.compile(f"([{number}])'(s)"), r"\1 '\2"),
+            )
+        elif lang in ("fr", "it"):
+            self._apostrophes = (
+                (re.compile(f"([^{alpha}])'([^{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([^{alpha}])'([{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([{alpha}])'([^{alpha}])"), r"\1 ' \2"),
+                (re.compile(f"([{alpha}])'([{alpha}])"), r"\1' \2"),
+            )
+        else:
+            self._apostrophes = ((re.compile("'"), " ' "),)
+        self._numeric_prefixes = frozenset(numeric_prefixes)
+        self._prefixes = frozenset(prefixes) - self._numeric_prefixes
+
+    def is_simple(self, text: str) -> bool:
+        """Whether every rule passes over this text: letters and digits only, no spelled-out marker."""
+        return self._simple.fullmatch(text) is not None and "MULTI" not in text
+
+    def words(self, text: str) -> list[str]:
+        text = _ASCII_JUNK.sub("", _WHITE_SPACE.sub(" ", text)).strip()
+        text = self._apart.sub(r" \1 ", text)
+        dots = ".." in text
+        if dots:
+            text = _mark_dots(text)
+        if "," in text:
+            for pattern, template in self._commas:
+                text = pattern.sub(template, text)
+        if "'" in text:
+            for pattern, template in self._apostrophes:
+                text = pattern.sub(template, text)
+        tokens = text.split()
+        if "." in text:
+            tokens = self._split_periods(tokens)
+        if tokens and tokens[-1].endswith(".'"):
+            tokens[-1:] = [tokens[-1][:-2], ".", "'"] if len(tokens[-1]) > 2 else [".", "'"]
+        if dots or "MULTI" in text:
+            tokens = [_DOT_MARKER.sub(_restore_dots, token) for token in tokens]
+        return tokens
+
+    def _split_periods(self, tokens: Sequence[str]) -> list[str]:
+        """Take the period off each word, unless it is an abbreviation, a listed prefix, or the next word is small."""
+        result: list[str] = []
+        for i, token in enumerate(tokens):
+            if token[-1] == "." and len(token) > 1:
+                prefix = token[:-1]
+                following = tokens[i + 1] if i + 1 < len(tokens) else ""
+                if not self._keeps_period(prefix, following):
+                    result += (prefix, ".")
+                    continue
+            result.append(token)
+        return result
+
+    def _keeps_period(self, prefix: str, following: str) -> bool:
+        if "." in prefix and self._any_alpha.search(prefix):
+            return True
+        if prefix in self._prefixes:
+            return True
+        if following and self._lower.match(following):
+            return True
+        return prefix in self._numeric_prefixes and "0" <= following[:1] <= "9" and following != ""
+
+    def next_class(self, word: str) -> int:
+        """What a period before `word` sees: 1 a small letter, 2 an ASCII digit, 0 anything else."""
+        if self._lower.match(word):
+            return 1
+        return 2 if word and word[0] in "0123456789" else 0
+
+
+def _mark_dots(text: str) -> str:
+    def marker(match: re.Match[str]) -> str:
+        mark = " " + "DOT" * (match.end() - match.start()) + "MULTI"
+        return mark + " " if match.end() < len(text) else mark
+
+    return _DOT_RUN.sub(marker, text)
+
+
+def _restore_dots(match: re.Match[str]) -> str:
+    return "." * ((match.end() - match.start() - 5) // 3)
+
+
+def _pattern(ranges: Sequence[int]) -> str:
+    """Code point ranges as the inside of a regular expression's character class."""
+    pairs = zip(ranges[::2], ranges[1::2], strict=True)
+    return "".join([f"\\U{first:08x}-\\U{last:08x}" for first, last in pairs])
