@@ -70,7 +70,8 @@ class XLMPoolerEndLogits(nn.Module):
         Returns:
             float32 (batch, sequence, starts).
         """
-        token_weight, start_weight = self.dense_0.weight.chunk(2, dim=1)
+        dim = hidden.shape[-1]
+        token_weight, start_weight = self.dense_0.weight[:, :dim], self.dense_0.weight[:, dim:]
         tokens = functional.linear(hidden, token_weight).unsqueeze(2)
         starts = functional.linear(start_states, start_weight, self.dense_0.bias).unsqueeze(1)
         inner = self.LayerNorm(torch.tanh(tokens + starts))

@@ -1,0 +1,133 @@
+"""`xlm-export`: export a checkpoint, verify a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
+from xlm_runtime.errors import XLMError
+from xlm_runtime.tasks import OPTIONAL_INPUTS, TASK_NAMES
+
+EXPORT_STEPS, VERIFY_STEPS = 3, 7
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _export(options) if options.command == "export" else _verify(options)
+    except XLMError as error:
+        print(f"xlm-export: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # disk full, no permission
+        print(f"xlm-export: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("xlm-export: interrupted, nothing was written", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xlm-export", description="XLM checkpoints become ONNX bundles.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    export = commands.add_parser("export", help="trace a checkpoint into a bundle and verify it")
+    export.add_argument("checkpoint", help="folder as save_pretrained writes it, or a hub id")
+    export.add_argument("bundle", type=Path, help="folder to write")
+    export.add_argument("--task", choices=TASK_NAMES, help="default: what the checkpoint's architecture says")
+    export.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    export.add_argument("--opset", type=int, help="version of ONNX's operators (default 18)")
+    export.add_argument("--inputs", default="", help=f"optional inputs, comma-separated: {', '.join(OPTIONAL_INPUTS)}")
+    export.add_argument("--hidden-states", action="store_true", help="each layer's hidden states as outputs")
+    export.add_argument("--attentions", action="store_true", help="each layer's attention weights as outputs")
+    export.add_argument("--external-data", action="store_true", help="weights in a file of their own")
+    export.add_argument(
+        "--cls-index",
+        choices=CLS_INDEX_CONVENTIONS,
+        default="first-sep",
+        help="where the beam head was trained to look for 'no answer' (default first-sep)",
+    )
+    export.add_argument("--no-verify", action="store_true", help="do not compare the graph with torch")
+    export.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+    verify = commands.add_parser("verify", help="compare a bundle with its checkpoint")
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument("--checkpoint", required=True, help="what the bundle was exported from")
+    verify.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
+    return parser
+
+
+class _Bar:
+    """A progress bar that shows the step under way."""
+
+    def __init__(self, steps: int) -> None:
+        self._bar: Any = tqdm(total=steps, bar_format="{desc:<40}|{bar:20}| {elapsed}", leave=False, disable=None)
+        self._started = False
+
+    def __call__(self, step: str) -> None:
+        self._bar.update(int(self._started))
+        self._bar.set_description_str(step)
+        self._started = True
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _export(options: argparse.Namespace) -> int:
+    from xlm_export.export import export
+    from xlm_export.tracing import DEFAULT_OPSET
+
+    began = time.perf_counter()
+    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else VERIFY_STEPS))
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            bundle = export(
+                options.checkpoint,
+                options.bundle,
+                task=options.task,
+                precision=options.precision,
+                opset=DEFAULT_OPSET if options.opset is None else options.opset,
+                inputs=tuple(name for name in options.inputs.split(",") if name),
+                hidden_states=options.hidden_states,
+                attentions=options.attentions,
+                external_data=options.external_data,
+                cls_index=options.cls_index,
+                verify=not options.no_verify,
+                force=options.force,
+                progress=bar,
+            )
+    finally:
+        bar.close()
+    for warning in caught:
+        print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
+    verification = bundle.verification
+    size = sum((options.bundle / name).stat().st_size for name in bundle.files) / 1e6
+    print(f"{options.bundle}: {bundle.task} ({bundle.architecture}), {bundle.graph().precision}, {size:.1f} MB, "
+          f"{time.perf_counter() - began:.1f} s")  # fmt: skip
+    if "outputs" in verification:
+        worst = max(error["max_absolute"] for error in verification["outputs"].values())
+        print(f"verification {verification['status']}: largest difference to torch {worst:.1e}")
+    else:
+        print("verification not run")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from xlm_export.export import verify
+
+    bar = _Bar(1 + VERIFY_STEPS)
+    try:
+        report = verify(options.bundle, options.checkpoint, progress=bar)
+    finally:
+        bar.close()
+    if options.json:
+        options.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    print(report.table())
+    return 1 if report.failures else 0

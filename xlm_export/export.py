@@ -1,0 +1,229 @@
+"""The main job: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xlm_export.checkpoint import Checkpoint, load_checkpoint
+from xlm_export.errors import VerificationError
+from xlm_export.graph import TORCH_DTYPES, ExportGraph
+from xlm_export.moses_tables import moses_tables
+from xlm_export.tracing import DEFAULT_OPSET, save, trace
+from xlm_export.verification import VerificationReport, verify_graph
+from xlm_export.verification_inputs import verification_cases
+from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
+from xlm_runtime.errors import InputError
+from xlm_runtime.sessions import open_session
+from xlm_runtime.tasks import find_task
+from xlm_runtime.tokenization import XLMTokenizer
+
+PRECISIONS = tuple(TORCH_DTYPES)
+LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
+
+# ONNX Runtime has no bf16 kernels on the CPU; OpenVINO has.
+VERIFYING_PROVIDER = {"fp32": "cpu", "fp16": "cpu", "bf16": "openvino"}
+
+Progress = Callable[[str], None]
+
+
+def export(
+    checkpoint: str | Path,
+    bundle: str | Path,
+    *,
+    task: str | None = None,
+    precision: str = "fp32",
+    opset: int = DEFAULT_OPSET,
+    inputs: tuple[str, ...] = (),
+    hidden_states: bool = False,
+    attentions: bool = False,
+    external_data: bool = False,
+    cls_index: str = "first-sep",
+    verify: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Trace a checkpoint into a bundle and verify it. The folder appears whole or not at all.
+
+    Args:
+        checkpoint: a folder as `save_pretrained` writes it, or a hub id.
+        bundle: the folder to write.
+        task: a task name; by default the checkpoint's architecture decides.
+        precision: "fp32", "fp16" or "bf16".
+        opset: version of ONNX's operators.
+        inputs: optional inputs: "token_type_ids", "position_ids", "inputs_embeds" (instead of "input_ids").
+        hidden_states, attentions: add each layer's to the outputs.
+        external_data: weights in a file of their own; always so above 2 GB.
+        cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
+            "first".
+        verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
+        force: replace a folder that is already there.
+        progress: called with the name of each step before it starts.
+
+    Raises:
+        InputError: an unknown option, or the folder is already there.
+        CheckpointError: see `load_checkpoint`.
+        VerificationError: the graph's outputs are over the limit.
+    """
+    step = progress or (lambda name: None)
+    target = Path(bundle)
+    _check_options(precision, cls_index, target, force)
+    step("load the checkpoint")
+    loaded = load_checkpoint(checkpoint, task)
+    task_row = find_task(loaded.architecture, task)
+    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions)
+    tokenizer = bundle_tokenizer(loaded)
+    step("trace the graph")
+    model = trace(graph, precision, opset)
+    model.producer_name, model.producer_version = "xlm-onnx", importlib.metadata.version("xlm-onnx")
+    model.metadata_props.update(
+        {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": "padded"}
+    )
+    with _written_whole(target) as folder:
+        step("write the bundle")
+        save(model, folder / "model.onnx", external_data)
+        del model
+        written = _write_bundle(folder, loaded, graph, tokenizer, Graph(
+            "model.onnx", precision, "padded", opset, graph.inputs, graph.outputs
+        ), cls_index)  # fmt: skip
+        report = None
+        if verify:
+            report = verify_bundle(written, graph, tokenizer, progress)
+            written = write_contents(replace(written, verification=report.to_dict()))
+    written = replace(written, folder=target)
+    if report is not None and report.failures:
+        raise VerificationError(f"The bundle '{target}' is marked as failed.\n{report.table()}")
+    return written
+
+
+def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None = None) -> VerificationReport:
+    """Compare every float graph of a bundle with its checkpoint and note the outcome in the bundle.
+
+    Raises:
+        InputError: the bundle has no graph that torch can be compared with.
+        BundleError, CheckpointError: files that are missing or damaged.
+    """
+    step = progress or (lambda name: None)
+    written = Bundle.load(bundle, accept_failed=True)
+    written.check_files()
+    step("load the checkpoint")
+    loaded = load_checkpoint(checkpoint, written.task)
+    entry = written.graph()
+    names = tuple(spec.name for spec in entry.inputs)
+    optional = tuple(name for name in ("token_type_ids", "position_ids", "inputs_embeds") if name in names)
+    outputs = {spec.name for spec in entry.outputs}
+    task_row = find_task(loaded.architecture, written.task)
+    graph = ExportGraph(loaded.model, task_row, optional, "hidden_states.0" in outputs, "attentions.0" in outputs)
+    if graph.inputs != entry.inputs or graph.outputs != entry.outputs:
+        raise InputError(
+            f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
+            f"({written.architecture}) holds; give the checkpoint that it was exported from."
+        )
+    report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
+    write_contents(replace(written, verification=report.to_dict()))
+    return report
+
+
+def verify_bundle(
+    bundle: Bundle, graph: ExportGraph, tokenizer: XLMTokenizer, progress: Progress | None
+) -> VerificationReport:
+    """Run the bundle's graph beside torch's model."""
+    step = progress or (lambda name: None)
+    entry = bundle.graph()
+    provider = VERIFYING_PROVIDER[entry.precision]
+    step(f"open the graph on {provider}")
+    session = open_session(bundle.folder / entry.file, provider)
+    cases = verification_cases(graph, tokenizer)
+    return verify_graph(graph, session, cases, entry.precision, provider, lambda name: step(f"verify {name}"))
+
+
+def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
+    """The checkpoint's tokenizer, with the languages of its configuration where its own files name none."""
+    tokenizer = XLMTokenizer.from_pretrained(loaded.folder)
+    if tokenizer.lang2id is None and loaded.config.lang2id is not None:
+        tokenizer.lang2id, tokenizer.id2lang = loaded.config.lang2id, loaded.config.id2lang
+    return tokenizer
+
+
+def write_contents(bundle: Bundle) -> Bundle:
+    """Write `bundle.json`, whole or not at all."""
+    temporary = bundle.folder / f".{BUNDLE_FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(bundle.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(bundle.folder / BUNDLE_FILE)
+    return bundle
+
+
+def _write_bundle(
+    folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
+) -> Bundle:
+    """Everything beside the graph: configuration, tokenizer, Moses tables, table of contents."""
+    (folder / "config.json").write_text(json.dumps(loaded.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    tables = moses_tables(tokenizer.lang2id or ())
+    (folder / "moses.json").write_text(json.dumps(tables, ensure_ascii=False) + "\n", encoding="utf-8")
+    conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
+    if "cls_index" in (spec.name for spec in graph.inputs):
+        conventions["cls_index"] = cls_index
+    return write_contents(Bundle(
+        folder=folder,
+        task=graph.task.name,
+        architecture=loaded.architecture,
+        graphs=(entry,),
+        files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+        source={"checkpoint": loaded.source, "sha256": loaded.sha256, "new_weights": list(loaded.new_weights)},
+        versions=_versions(),
+        conventions=conventions,
+        verification={"status": "not run"},
+        config=loaded.config,
+    ))  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _check_options(precision: str, cls_index: str, target: Path, force: bool) -> None:
+    if precision not in PRECISIONS:
+        raise InputError(f"Unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}.")
+    if cls_index not in CLS_INDEX_CONVENTIONS:
+        raise InputError(f"Unknown cls_index '{cls_index}'; expected one of {', '.join(CLS_INDEX_CONVENTIONS)}.")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"'{target}' is a file; give the name of a folder to write.")
+    if target.exists() and not force and any(target.iterdir()):
+        raise InputError(f"The folder '{target}' is already there; use --force (force=True) to replace it.")
+    if target.exists() and any(target.iterdir()) and not (target / BUNDLE_FILE).is_file():
+        raise InputError(f"The folder '{target}' holds no bundle and will not be replaced; give another one.")
+
+
+@contextmanager
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place at the end, and vanishes on any error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folders are private
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.rename(old / target.name)
+            temporary.rename(target)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,136 @@
+"""From a model to an ONNX graph: torch.export, translation, constant folding, names."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+from onnxscript import optimizer
+from torch import Tensor
+
+from xlm_export.graph import TORCH_DTYPES, ExportGraph
+from xlm_export.translations import translation_table
+from xlm_runtime.config import XLMConfig
+from xlm_runtime.errors import InputError
+from xlm_runtime.tasks import TensorSpec
+
+DEFAULT_OPSET = 18
+OPSETS = range(18, 24)
+
+# Weights above this many bytes cannot stand inside an ONNX file (protobuf's limit of 2 GiB), less room for the graph.
+INLINE_LIMIT = 2**31 - 2**24
+
+# Axis sizes of the example batch: all different, and none 0 or 1, which tracing would take for constants.
+_EXAMPLE_SIZES = {"batch": 2, "num_choices": 3, "sequence": 7, "kept": 5}
+
+
+def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
+    """Trace `graph` in `precision` into an ONNX model with real dynamic axes.
+
+    Raises:
+        InputError: an opset that is not offered.
+    """
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset} is not offered; expected {OPSETS.start} to {OPSETS.stop - 1}.")
+    dtype = TORCH_DTYPES[precision]
+    if dtype != torch.float32:
+        graph = copy.deepcopy(graph).to(dtype)
+    example = {spec.name: _example(spec, graph.model.config, dtype) for spec in graph.inputs}
+    with _quiet():
+        program = torch.export.export(graph, (example,), dynamic_shapes=(_dynamic_shapes(graph),), strict=False)
+        onnx_program = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in graph.inputs],
+            output_names=[spec.name for spec in graph.outputs],
+            custom_translation_table=translation_table(),
+            optimize=False,
+            verbose=False,
+        )
+    if onnx_program is None:
+        raise RuntimeError("torch.onnx.export returned no program.")
+    model: onnx_ir.Model = onnx_program.model
+    fold(model)
+    _name_axes(model, graph)
+    return model
+
+
+def fold(model: onnx_ir.Model) -> None:
+    """Inline functions, fold every constant whatever its size, and drop what is then unused."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    with _quiet():
+        optimizer.optimize_ir(model, input_size_limit=weights + 1, output_size_limit=weights + 1)
+
+
+def save(model: onnx_ir.Model, path: Path, external_data: bool = False) -> None:
+    """Write the model, weights in `path`.data where they are too large to stand inside, or on request; check it.
+
+    Raises:
+        onnx.checker.ValidationError: the graph is not valid ONNX.
+    """
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    external = external_data or size > INLINE_LIMIT
+    onnx_ir.save(model, path, external_data=f"{path.name}.data" if external else None)
+    onnx.checker.check_model(str(path))
+
+
+def standard_domains_only(model: onnx_ir.Model) -> bool:
+    """Whether every node is one of ONNX's own operators, so that any engine can read the graph."""
+    return all(node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()) and not model.functions
+
+
+def _example(spec: TensorSpec, config: XLMConfig, dtype: torch.dtype) -> Tensor:
+    shape = [_EXAMPLE_SIZES.get(axis) or int(getattr(config, axis)) for axis in spec.axes]
+    if spec.dtype == "int64":
+        return torch.ones(shape, dtype=torch.int64)
+    return torch.zeros(shape, dtype=dtype if spec.dtype == "float" else torch.float32)
+
+
+def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, torch.export.Dim]]:
+    limits = {"sequence": graph.model.config.max_position_embeddings}
+    dims = {axis: torch.export.Dim(axis, max=limits.get(axis)) for axis in _EXAMPLE_SIZES}
+    return {
+        spec.name: {i: dims[axis] for i, axis in enumerate(spec.axes) if axis in _EXAMPLE_SIZES}
+        for spec in graph.inputs
+    }
+
+
+def _name_axes(model: onnx_ir.Model, graph: ExportGraph) -> None:
+    """Give inputs and outputs, and their symbolic dimensions, the names that the table of tasks has for them."""
+    for values, specs in ((model.graph.inputs, graph.inputs), (model.graph.outputs, graph.outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            if value.shape is None:
+                raise RuntimeError(f"The traced value {value.name} has no shape.")
+            value.name = spec.name
+            dims = zip(value.shape, spec.axes, strict=True)
+            value.shape = onnx_ir.Shape([dim if isinstance(dim, int) else axis for dim, axis in dims])
+    for node in model.graph.all_nodes():  # names of inner symbols would not fit the new ones
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what PyTorch's exporter prints and warns about itself; errors still come through."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
