@@ -1,0 +1,44 @@
+"""One tiny bundle for each task: `python -m tests.make_bundles FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.make_checkpoint import make_checkpoint
+from xlm_export.export import export
+
+# bundle → architecture and configuration of its checkpoint
+BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "feature-extraction": ("XLMModel", {}),
+    "fill-mask": ("XLMWithLMHeadModel", {}),
+    "text-classification": (
+        "XLMForSequenceClassification",
+        {"id2label": {0: "contradiction", 1: "entailment", 2: "neutral"}},
+    ),
+    "multiple-choice": ("XLMForMultipleChoice", {}),
+    "token-classification": (
+        "XLMForTokenClassification",
+        {"id2label": {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}},
+    ),
+    "question-answering": ("XLMForQuestionAnswering", {}),
+}
+
+
+def make_bundle(folder: Path, name: str) -> Path:
+    """Write `folder/name`, and the checkpoint it is exported from as `folder/checkpoints/name`."""
+    architecture, options = BUNDLES[name]
+    checkpoint = make_checkpoint(folder / "checkpoints" / name, architecture, list(BUNDLES).index(name), **options)
+    export(checkpoint, folder / name)
+    return folder / name
+
+
+def make_bundles(folder: Path) -> None:
+    """Write a bundle for every name in `BUNDLES`."""
+    for name in BUNDLES:
+        make_bundle(folder, name)
+
+
+if __name__ == "__main__":
+    make_bundles(Path(sys.argv[1]))
