@@ -116,6 +116,7 @@ class TokenizerBase:
         self._pipelines: dict[str, WordPipeline] = {}
         self._encoders: dict[str, PieceEncoder] = {}
         self._word_ids: RotatingCache[str, Ids] = RotatingCache(self._make_ids, CACHE_ENTRIES, CACHE_KEY_LENGTH)
+        self._edges = self.bos_token_id, self.sep_token_id
         alias: dict[str, str] = {}
         mask = self.mask_token
         if self.mask_alias and mask is not None and self.mask_alias not in self.vocabulary.all():
@@ -124,7 +125,7 @@ class TokenizerBase:
         self._splitter = TokenSplitter(tokens, alias)
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("_lock", "_pipelines", "_encoders", "_word_ids", "_splitter")
+        derived = ("_lock", "_pipelines", "_encoders", "_word_ids", "_splitter", "_edges")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -401,7 +402,7 @@ class TokenizerBase:
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
         """`<s> A </s>` or `<s> A </s> B </s>`. Raises `InputError` where there is no bos_token or sep_token."""
-        bos, sep = self.bos_token_id, self.sep_token_id
+        bos, sep = self._edges
         if bos is None or sep is None:
             raise InputError("Special tokens need a bos_token and a sep_token; use add_special_tokens=False.")
         if token_ids_1 is None:

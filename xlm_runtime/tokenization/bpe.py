@@ -45,28 +45,36 @@ def merge_symbols(word: str, ranks: Mapping[str, int]) -> list[str]:
 def _merge_short(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:
     get = ranks.get
     pairs = [get(f"{a} {b}", _NO_RANK) for a, b in pairwise(symbols)]
-    while True:
+    while pairs:
         best = min(pairs)
         if best == _NO_RANK:
-            return symbols
+            break
+        if pairs.count(best) > 1:
+            symbols = _join_all(symbols, pairs, best)
+            pairs = [get(f"{a} {b}", _NO_RANK) for a, b in pairwise(symbols)]
+            continue
         i = pairs.index(best)
-        first, second = symbols[i], symbols[i + 1]
-        while True:
-            symbols[i : i + 2] = [first + second]
-            del pairs[i]
-            if i:
-                pairs[i - 1] = _NO_RANK - 1
-            if i < len(pairs):
-                pairs[i] = _NO_RANK - 1
-            try:
-                i = pairs.index(best, i)
-            except ValueError:
-                break
-        if not pairs:
-            return symbols
-        for i, rank in enumerate(pairs):
-            if rank == _NO_RANK - 1:
-                pairs[i] = get(f"{symbols[i]} {symbols[i + 1]}", _NO_RANK)
+        joined = symbols[i] = symbols[i] + symbols.pop(i + 1)
+        del pairs[i]
+        if i:
+            pairs[i - 1] = get(f"{symbols[i - 1]} {joined}", _NO_RANK)
+        if i < len(pairs):
+            pairs[i] = get(f"{joined} {symbols[i + 1]}", _NO_RANK)
+    return symbols
+
+
+def _join_all(symbols: list[str], pairs: list[int], best: int) -> list[str]:
+    """Merge every occurrence of one pair, from left to right."""
+    joined: list[str] = []
+    i = 0
+    while i < len(symbols):
+        if i < len(pairs) and pairs[i] == best:
+            joined.append(symbols[i] + symbols[i + 1])
+            i += 2
+        else:
+            joined.append(symbols[i])
+            i += 1
+    return joined
 
 
 def _merge_long(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,8 +15,7 @@ TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 SIDES = ("left", "right")
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """One tokenised sequence: ids, and when asked for one (start, end) in code points and one word number for each."""
 
     ids: list[int]
@@ -24,8 +23,7 @@ class Tokens:
     words: list[int] | None = None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of a batch: a window of sample number `sample`, as ranges of its first and second sequence."""
 
     sample: int
@@ -33,8 +31,7 @@ class Row:
     second: tuple[int, int] | None
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """Padding and truncation, checked. `max_length` counts special tokens; None where neither uses it."""
 
     padding: str
@@ -47,6 +44,18 @@ class Options:
     overflow: bool
 
 
+class RowSource(Protocol):
+    """Answers for each row of a batch, padding included."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self, index: int) -> list[str]: ...
+
+    def sequence_ids(self, index: int) -> list[int | None]: ...
+
+    def word_ids(self, index: int) -> list[int | None]: ...
+
+
 class BatchEncoding(dict[str, Any]):
     """The model's inputs by name, also as attributes, and each row's tokens, words and sequences.
 
@@ -55,19 +64,9 @@ class BatchEncoding(dict[str, Any]):
     (0, 0) for added special tokens and padding; tokens whose characters normalisation swapped share one span.
     """
 
-    def __init__(
-        self,
-        data: dict[str, Any],
-        rows: Sequence[list[int | None]],
-        ids: Sequence[list[int]],
-        convert: Callable[[list[int]], list[str]],
-        words: Callable[[int], list[int | None]],
-    ) -> None:
+    def __init__(self, data: dict[str, Any], rows: RowSource) -> None:
         super().__init__(data)
-        self._sequence_ids = rows
-        self._ids = ids
-        self._convert = convert
-        self._words = words
+        self._rows = rows
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -77,49 +76,54 @@ class BatchEncoding(dict[str, Any]):
 
     def tokens(self, batch_index: int = 0) -> list[str]:
         """A row's tokens as strings, padding included."""
-        return self._convert(self._ids[batch_index])
+        return self._rows.tokens(self._index(batch_index))
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """0 for the first sequence's tokens, 1 for the second's, None for added special tokens and padding."""
-        return list(self._sequence_ids[batch_index])
+        return self._rows.sequence_ids(self._index(batch_index))
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """The number of each token's word in its sequence, None for added special tokens and padding.
 
         Words are those of the tokeniser (punctuation is split off), or the given ones for text split into words.
         """
-        return self._words(range(len(self._ids))[batch_index])
+        return self._rows.word_ids(self._index(batch_index))
+
+    def _index(self, index: int) -> int:
+        count = len(self._rows)
+        if not -count <= index < count:
+            raise IndexError(f"Row {index} of a batch of {count}.")
+        return index % count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        count = range(len(self._ids))
-        tokens = [self.tokens(i) for i in count]
-        words = [self.word_ids(i) for i in count]
-        return _restore, (dict(self), self._sequence_ids, self._ids, tokens, words)
+        rows = range(len(self._rows))
+        saved = _SavedRows(
+            [self.tokens(i) for i in rows], [self.sequence_ids(i) for i in rows], [self.word_ids(i) for i in rows]
+        )
+        return BatchEncoding, (dict(self), saved)
 
 
-class _Kept:
-    """Stands in for the tokenizer in a `BatchEncoding` that was pickled."""
+class _SavedRows:
+    """The rows of a `BatchEncoding` that was pickled: found once, without the tokenizer."""
 
-    def __init__(self, ids: Sequence[list[int]], tokens: list[list[str]], words: list[list[int | None]]) -> None:
-        self._tokens = {id(row): row_tokens for row, row_tokens in zip(ids, tokens, strict=True)}
-        self._row_words = words
+    def __init__(
+        self, tokens: list[list[str]], sequences: list[list[int | None]], words: list[list[int | None]]
+    ) -> None:
+        self._tokens = tokens
+        self._sequences = sequences
+        self._words = words
 
-    def convert(self, ids: list[int]) -> list[str]:
-        return list(self._tokens[id(ids)])
+    def __len__(self) -> int:
+        return len(self._tokens)
 
-    def words(self, row: int) -> list[int | None]:
-        return list(self._row_words[row])
+    def tokens(self, index: int) -> list[str]:
+        return list(self._tokens[index])
 
+    def sequence_ids(self, index: int) -> list[int | None]:
+        return list(self._sequences[index])
 
-def _restore(
-    data: dict[str, Any],
-    rows: Sequence[list[int | None]],
-    ids: Sequence[list[int]],
-    tokens: list[list[str]],
-    words: list[list[int | None]],
-) -> BatchEncoding:
-    kept = _Kept(ids, tokens, words)
-    return BatchEncoding(data, rows, ids, kept.convert, kept.words)
+    def word_ids(self, index: int) -> list[int | None]:
+        return list(self._words[index])
 
 
 def windows(sample: int, first: int, second: int | None, added: int, options: Options) -> list[Row]:
@@ -227,7 +231,6 @@ def to_array(name: str, rows: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def parse_options(
-    *,
     padding: bool | str,
     truncation: bool | str | None,
     max_length: int | None,
@@ -239,6 +242,35 @@ def parse_options(
     model_max_length: int,
 ) -> Options:
     """Check a call's padding and truncation as Hugging Face reads them. Raises `InputError` for what it refuses."""
+    given = (
+        padding,
+        truncation,
+        max_length,
+        stride,
+        pad_to_multiple_of,
+        padding_side,
+        truncation_side,
+        overflow,
+        model_max_length,
+    )
+    try:
+        return _parse_options(*given)
+    except TypeError as error:
+        raise InputError(f"An option of padding or truncation has a type that no option has: {given!r}.") from error
+
+
+@lru_cache(maxsize=64, typed=True)
+def _parse_options(
+    padding: bool | str,
+    truncation: bool | str | None,
+    max_length: int | None,
+    stride: int,
+    pad_to_multiple_of: int | None,
+    padding_side: str,
+    truncation_side: str,
+    overflow: bool,
+    model_max_length: int,
+) -> Options:
     if max_length is not None and padding is False and truncation is None:
         truncation = "longest_first"
     pad_strategy = (

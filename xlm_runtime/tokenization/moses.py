@@ -117,7 +117,9 @@ class MosesTokenizer:
         return self._simple.fullmatch(text) is not None and "MULTI" not in text
 
     def words(self, text: str) -> list[str]:
-        text = _ASCII_JUNK.sub("", _WHITE_SPACE.sub(" ", text)).strip()
+        if "  " in text or not text.isprintable():
+            text = _ASCII_JUNK.sub("", _WHITE_SPACE.sub(" ", text))
+        text = text.strip()
         text = self._apart.sub(r" \1 ", text)
         dots = ".." in text
         if dots:

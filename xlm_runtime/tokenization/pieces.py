@@ -81,6 +81,9 @@ class PieceEncoder:
         self._alone = re.compile(f"[{alone}]")
         self._alone_split = re.compile(f"[{alone}]|[^{alone}]+")
         self._entries: RotatingCache[str, Entry] = RotatingCache(self._build, cache_entries, cache_key_length)
+        self._between: RotatingCache[str, Ids] = RotatingCache(
+            lambda piece: self._run(piece, 0), cache_entries // 4, cache_key_length
+        )
         self._layouts: RotatingCache[tuple[str, int], Layout] = RotatingCache(self._build_layout, cache_entries // 4, 0)
         self._key_length = cache_key_length
         self._classes: dict[str, int] = {}
@@ -89,8 +92,9 @@ class PieceEncoder:
         atoms: list[str] = text.split(" ")
         beside: list[bool] | None = None
         if not text.isascii() and self._alone.search(text):
-            atoms, beside = self._split_alone(atoms)
-        entries = list(map(self._entries.__getitem__, atoms))
+            atoms, beside, entries = self._cut_alone(atoms)
+        if beside is None:
+            entries = list(map(self._entries.__getitem__, atoms))
         special = [i for i, entry in enumerate(entries) if entry.__class__ is not tuple]
         if not special:
             return list(chain.from_iterable(entries))  # type: ignore[arg-type]
@@ -150,6 +154,32 @@ class PieceEncoder:
                 piece = text[starts[first] : starts[last] + len(atoms[last])]
                 yield starts[first], piece, self._context(atoms, first, last, lead)
             done = last + 1
+
+    def _cut_alone(self, atoms: list[str]) -> tuple[list[str], list[bool], list[Entry]]:
+        """Like `_split_alone`, but what lies between a piece's ends is one piece more, whose entry is ready made:
+        no rule looks over a character that stands alone, so its parts have the context 0."""
+        result: list[str] = []
+        beside: list[bool] = []
+        entries: list[Entry] = []
+        entry, between = self._entries.__getitem__, self._between.__getitem__
+        for atom in atoms:
+            parts = self._alone_split.findall(atom)
+            if len(parts) < 2:
+                result.append(atom)
+                beside.append(False)
+                entries.append(entry(atom))
+                continue
+            first, last = parts[0], parts[-1]
+            if len(parts) > 2:
+                result += (first, atom[len(first) : len(atom) - len(last)], last)
+                beside += (False, True, True)
+                inner = tuple(chain.from_iterable(map(between, parts[1:-1])))
+                entries += (entry(first), inner, entry(last))
+            else:
+                result += parts
+                beside += (False, True)
+                entries += (entry(first), entry(last))
+        return result, beside, entries
 
     def _split_alone(self, atoms: list[str]) -> tuple[list[str], list[bool]]:
         """Cut pieces beside characters that stand alone. The second list says where no space precedes a piece."""
@@ -250,8 +280,8 @@ class PieceEncoder:
 
     def _run(self, piece: str, context: int) -> Ids:
         before, after = "" if context >= 5 else "x ", _RIGHT[context % 5]
-        words = self._pipeline.words(before + piece + after)
-        return tuple(chain.from_iterable(map(self._word_ids, _inner(words, before, after))))
+        words = _inner(self._pipeline.raw_words(before + piece + after), before, after)
+        return tuple(chain.from_iterable(map(self._word_ids, self._pipeline.fold(words))))
 
     def _build_layout(self, key: tuple[str, int]) -> Layout:
         piece, context = key

@@ -30,7 +30,10 @@ class WordPipeline:
 
     def words(self, text: str) -> list[str]:
         """Words ready for byte-pair merges, none empty. Raises `InputError` for a text no segmenter can read."""
-        words = self._split(text)
+        return self.fold(self._split(text))
+
+    def fold(self, words: list[str]) -> list[str]:
+        """Lower-case raw words and take their accents, as far as the model does; none of the result is empty."""
         if not self._lowercase:
             return [word for word in words if word]
         return [part for word in words for part in fold(word).split(" ") if part]

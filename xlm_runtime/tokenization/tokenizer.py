@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,12 @@ import numpy as np
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization import files
 from xlm_runtime.tokenization.base import TokenizerBase
+from xlm_runtime.tokenization.batch import Batch
 from xlm_runtime.tokenization.encoding import (
     BatchEncoding,
-    Options,
-    Row,
     Tokens,
-    pad,
-    padded_length,
     parse_options,
     to_array,
-    windows,
 )
 
 # a text, or words, or ids
@@ -106,15 +102,15 @@ class XLMTokenizer(TokenizerBase):
         if return_tensors not in (None, "np"):
             raise InputError(f"return_tensors={return_tensors!r} is not known; use 'np' for numpy arrays, or None.")
         options = parse_options(
-            padding=padding,
-            truncation=truncation,
-            max_length=max_length,
-            stride=stride,
-            pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side or self.padding_side,
-            truncation_side=self.truncation_side,
-            overflow=return_overflowing_tokens,
-            model_max_length=self.model_max_length,
+            padding,
+            truncation,
+            max_length,
+            stride,
+            pad_to_multiple_of,
+            padding_side or self.padding_side,
+            self.truncation_side,
+            return_overflowing_tokens,
+            self.model_max_length,
         )
         if options.padding != "do_not_pad" and self.pad_token_id is None:
             raise InputError("Padding needs a pad_token, and this tokenizer has none.")
@@ -124,28 +120,22 @@ class XLMTokenizer(TokenizerBase):
         def encode(sample: int, layout: bool) -> tuple[Tokens, Tokens | None]:
             first, second = samples[sample]
             language = langs[sample]
-            return (
-                self._encode_input(first, language, is_split_into_words, layout),
-                None if second is None else self._encode_input(second, language, is_split_into_words, layout),
-            )
+            tokens = self._encode_input(first, language, layout)
+            return tokens, None if second is None else self._encode_input(second, language, layout)
 
-        batch = _Batch(self, options, add_special_tokens, return_offsets_mapping, encode)
-        for sample in range(len(samples)):
-            batch.add(sample)
-        names = {
-            "token_type_ids": bool(return_token_type_ids),
-            "attention_mask": return_attention_mask is not False,
-            "special_tokens_mask": return_special_tokens_mask,
-            "offset_mapping": return_offsets_mapping,
-            "length": return_length,
-            "overflow_to_sample_mapping": return_overflowing_tokens,
-        }
-        data = batch.columns(names)
+        batch = Batch(self, options, add_special_tokens, return_offsets_mapping, encode, len(samples))
+        data = batch.columns(
+            token_type_ids=bool(return_token_type_ids),
+            attention_mask=return_attention_mask is not False,
+            special_tokens_mask=return_special_tokens_mask,
+            offset_mapping=return_offsets_mapping,
+            length=return_length,
+        )
         if return_tensors == "np":
-            return batch.encoding({name: to_array(name, rows) for name, rows in data.items()})
+            return BatchEncoding({name: to_array(name, rows) for name, rows in data.items()}, batch)
         if not batched and not return_overflowing_tokens:
             data = {name: rows[0] for name, rows in data.items()}
-        return batch.encoding(data)
+        return BatchEncoding(data, batch)
 
     def encode(
         self,
@@ -182,7 +172,7 @@ class XLMTokenizer(TokenizerBase):
             self.check_language(each)
         return list(lang)
 
-    def _encode_input(self, value: Input, lang: str | None, split: bool, layout: bool) -> Tokens:
+    def _encode_input(self, value: Input, lang: str | None, layout: bool) -> Tokens:
         if isinstance(value, str):
             return self.encode_layout(value, lang) if layout else Tokens(self.encode_ids(value, lang))
         if value and isinstance(value[0], (int, np.integer)):
@@ -197,102 +187,6 @@ class XLMTokenizer(TokenizerBase):
             spans += tokens.spans or []
             words += [number] * len(tokens.ids)
         return Tokens(ids, spans, words)
-
-
-class _Batch:
-    """Collects the rows of one call."""
-
-    def __init__(
-        self,
-        tokenizer: XLMTokenizer,
-        options: Options,
-        special: bool,
-        layout: bool,
-        encode: Callable[[int, bool], tuple[Tokens, Tokens | None]],
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._options = options
-        self._special = special
-        self._layout = layout
-        self._encode = encode
-        self._rows: list[Row] = []
-        self._ids: list[list[int]] = []
-        self._layouts: dict[int, tuple[Tokens, Tokens | None]] = {}
-        self.sequence_ids: list[list[int | None]] = []
-        self.padded_ids: list[list[int]] = []
-
-    def add(self, sample: int) -> None:
-        first, second = self._encode(sample, self._layout)
-        if self._layout:
-            self._layouts[sample] = first, second
-        pair = second is not None
-        added = (3 if pair else 2) if self._special else 0
-        length = len(second.ids) if second is not None else None
-        for row in windows(sample, len(first.ids), length, added, self._options):
-            a = first.ids[slice(*row.first)]
-            b = second.ids[slice(*row.second)] if second is not None and row.second is not None else None
-            self._rows.append(row)
-            if self._special:
-                self._ids.append(self._tokenizer.build_inputs_with_special_tokens(a, b))
-            else:
-                self._ids.append(a + (b or []))
-
-    def encoding(self, data: Mapping[str, Any]) -> BatchEncoding:
-        tokens = self._tokenizer.vocabulary.tokens
-        return BatchEncoding(dict(data), self.sequence_ids, self.padded_ids, tokens, self.word_ids)
-
-    def columns(self, wanted: Mapping[str, bool]) -> dict[str, list[Any]]:
-        side = self._options.padding_side
-        length = padded_length([len(ids) for ids in self._ids], self._options)
-        fill = self._tokenizer.pad_token_id
-        self.padded_ids = [pad(ids, length, fill, side) for ids in self._ids]
-        self.sequence_ids = [pad(self._spread(row, _numbered), length, None, side) for row in self._rows]
-        data: dict[str, list[Any]] = {"input_ids": self.padded_ids}
-        if wanted["token_type_ids"]:
-            data["token_type_ids"] = [pad(self._types(row), length, 0, side) for row in self._rows]
-        if wanted["attention_mask"]:
-            data["attention_mask"] = [pad([1] * len(ids), length, 0, side) for ids in self._ids]
-        if wanted["special_tokens_mask"]:
-            data["special_tokens_mask"] = [[int(n is None) for n in row] for row in self.sequence_ids]
-        if wanted["offset_mapping"]:
-            data["offset_mapping"] = [pad(self._spans(row), length, (0, 0), side) for row in self._rows]
-        if wanted["length"]:
-            data["length"] = [len(ids) for ids in self._ids]
-        if wanted["overflow_to_sample_mapping"]:
-            data["overflow_to_sample_mapping"] = [row.sample for row in self._rows]
-        return data
-
-    def word_ids(self, index: int) -> list[int | None]:
-        row = self._rows[index]
-        layout = self._layout_of(row.sample)
-        spread = self._spread(row, lambda which, part: (layout[which].words or [])[slice(*part)])  # type: ignore[union-attr]
-        return pad(spread, len(self.padded_ids[index]), None, self._options.padding_side)
-
-    def _layout_of(self, sample: int) -> tuple[Tokens, Tokens | None]:
-        if sample not in self._layouts:
-            self._layouts[sample] = self._encode(sample, True)
-        return self._layouts[sample]
-
-    def _spans(self, row: Row) -> list[tuple[int, int]]:
-        layout = self._layout_of(row.sample)
-        spread = self._spread(row, lambda which, part: (layout[which].spans or [])[slice(*part)])  # type: ignore[union-attr]
-        return [(0, 0) if span is None else span for span in spread]
-
-    def _types(self, row: Row) -> list[int]:
-        first = row.first[1] - row.first[0] + (2 if self._special else 0)
-        if row.second is None or not self._special:
-            return [0] * (first + (0 if row.second is None else row.second[1] - row.second[0]))
-        return [0] * first + [1] * (row.second[1] - row.second[0] + 1)
-
-    def _spread(self, row: Row, part: Callable[[int, tuple[int, int]], list[Any]]) -> list[Any]:
-        """A row's parts, with None for the special tokens around them."""
-        edge = [None] if self._special else []
-        spread = [*edge, *part(0, row.first), *edge]
-        return spread if row.second is None else [*spread, *part(1, row.second), *edge]
-
-
-def _numbered(which: int, part: tuple[int, int]) -> list[int]:
-    return [which] * (part[1] - part[0])
 
 
 def _samples(text: Any, text_pair: Any, split: bool) -> tuple[list[tuple[Input, Input | None]], bool]:
