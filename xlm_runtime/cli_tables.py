@@ -16,6 +16,8 @@ from xlm_runtime.tasks import TensorSpec
 
 Rows = list[list[str]]
 
+_ERRORS = {"max_absolute": "largest difference", "relative": "relative"}
+
 
 def terminal_width() -> int:
     """Columns of the terminal, 80 where there is none, and not more than 120."""
@@ -125,7 +127,7 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
         facts.append(("  inputs", "; ".join(map(_tensor, graph.inputs))))
         facts.append(("  outputs", "; ".join(map(_tensor, graph.outputs))))
     facts.append(("conventions", _pairs(bundle.conventions)))
-    facts.append(("verification", _pairs(bundle.verification)))
+    facts += [("verification", line) for line in _verification(bundle.verification)]
     facts.append(("source", _pairs(bundle.source)))
     facts.append(("written by", _pairs(bundle.versions)))
     for name in bundle.files:
@@ -150,6 +152,21 @@ def _languages(bundle: Bundle) -> str:
     default = (config.id2lang or {}).get(config.lang_id or 0, str(config.lang_id or 0))
     used = f"default {default}" if config.uses_langs else "the model does not read them"
     return f"{config.n_langs}: {names} ({used})"
+
+
+def _verification(report: Mapping[str, Any]) -> list[str]:
+    """The status, and each output's largest difference from torch; whatever else the report holds is left out."""
+    lines = [f"{report['status']}" + (f" with provider {report['provider']}" if report.get("provider") else "")]
+    outputs = report.get("outputs")
+    for name, numbers in outputs.items() if isinstance(outputs, Mapping) else ():
+        if not isinstance(numbers, Mapping):
+            continue
+        agreement = numbers.get("argmax_agreement")
+        shown = [f"{numbers[key]:.1e} {what}" for key, what in _ERRORS.items() if isinstance(numbers.get(key), float)]
+        shown += [f"argmax agreement {agreement:.4f}"] if isinstance(agreement, float) else []
+        lines.append(f"{name}: {', '.join(shown)}")
+    failures = report.get("failures")
+    return lines + [f"failed: {failure}" for failure in (failures if isinstance(failures, list) else ())]
 
 
 def _tensor(spec: TensorSpec) -> str:

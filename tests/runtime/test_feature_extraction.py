@@ -1,0 +1,65 @@
+"""Hidden states and pooled vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.runtime.conftest import Bundles
+from tests.runtime.reference import Reference
+from tests.runtime.texts import LANGS, TEXTS, TOO_LONG
+from tests.tolerances import RUNTIME_FP32
+from xlm_runtime import InputError, pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(bundles: Bundles):
+    return pipeline("feature-extraction", bundles("feature-extraction"))
+
+
+@pytest.fixture(scope="module")
+def reference(bundles: Bundles) -> Reference:
+    return Reference(bundles("feature-extraction"))
+
+
+@pytest.mark.parametrize("langs", [None, "de", LANGS])
+def test_each_text_has_the_vectors_it_has_alone(pipe, reference: Reference, langs) -> None:
+    answers = pipe(TEXTS, lang=langs)
+    assert len(answers) == len(TEXTS)
+    for i, (text, vectors) in enumerate(zip(TEXTS, answers, strict=True)):
+        lang = langs[i] if isinstance(langs, list) else langs
+        ids = reference.ids(text, lang=lang)
+        assert vectors.shape == (len(ids), reference.config.emb_dim)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, reference.run(ids, lang), rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+
+
+def test_the_language_changes_the_vectors(pipe) -> None:
+    assert np.abs(pipe("Anna", lang="de") - pipe("Anna", lang="fr")).max() > 0.01
+    np.testing.assert_array_equal(pipe("Anna"), pipe("Anna", lang="en"))  # the configuration's language
+
+
+def test_pooling(pipe) -> None:
+    whole = pipe(TEXTS)
+    for pooling, expected in (("mean", [w.mean(axis=0) for w in whole]), ("first", [w[0] for w in whole])):
+        pooled = pipe(TEXTS, pooling=pooling)
+        np.testing.assert_allclose(np.stack(pooled), np.stack(expected), rtol=1e-5, atol=1e-6)
+        unit = np.stack(pipe(TEXTS, pooling=pooling, normalize=True))
+        np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(
+            unit * np.linalg.norm(expected, axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-5
+        )
+    with pytest.raises(InputError, match="Unknown pooling 'max'; expected one of none, mean, first"):
+        pipe("Anna", pooling="max")
+
+
+def test_truncation_is_a_choice(pipe, reference: Reference) -> None:
+    tokens = len(reference.ids(TOO_LONG))
+    with pytest.raises(InputError, match=f"has {tokens} tokens.*only 64 positions.*truncation=True"):
+        pipe(TOO_LONG)
+    assert pipe(TOO_LONG, truncation=True).shape == (64, 32)
+
+
+def test_unknown_options_are_refused(pipe) -> None:
+    with pytest.raises(TypeError, match="poolin"):
+        pipe("Anna", poolin="mean")

@@ -1,0 +1,89 @@
+"""Labels of tokens and words, and their characters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.runtime.conftest import Bundles
+from tests.runtime.reference import Reference, probabilities
+from tests.runtime.texts import LANGS, TEXTS
+from tests.tolerances import RUNTIME_FP32
+from xlm_runtime import InputError, pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(bundles: Bundles):
+    return pipeline("token-classification", bundles("token-classification"))
+
+
+@pytest.fixture(scope="module")
+def reference(bundles: Bundles) -> Reference:
+    return Reference(bundles("token-classification"))
+
+
+def letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_every_token_and_its_characters(pipe, reference: Reference) -> None:
+    names = reference.config.id2label
+    for text, lang, entities in zip(TEXTS, LANGS, pipe(TEXTS, lang=LANGS, ignore_labels=()), strict=True):
+        ids = reference.ids(text, lang=lang)
+        scores = probabilities(reference.run(ids, lang))
+        assert [entity["index"] for entity in entities] == list(range(1, len(ids) - 1))
+        for entity in entities:
+            row = scores[entity["index"]]
+            assert entity["entity"] == names[int(row.argmax())]
+            assert entity["score"] == pytest.approx(row.max(), abs=RUNTIME_FP32)
+            assert entity["word"] == reference.tokenizer.convert_ids_to_tokens(ids[entity["index"]])
+        assert "".join(text[entity["start"] : entity["end"]] for entity in entities) == letters(text)
+
+
+def test_the_label_outside_is_left_out(pipe) -> None:
+    everything = pipe(TEXTS, ignore_labels=())
+    expected = [[entity for entity in row if entity["entity"] != "O"] for row in everything]
+    assert pipe(TEXTS) == expected
+    assert any(len(some) < len(all_) for some, all_ in zip(expected, everything, strict=True))
+
+
+@pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
+def test_groups(pipe, reference: Reference, strategy: str) -> None:
+    names = reference.config.id2label
+    for text, groups in zip(TEXTS, pipe(TEXTS, aggregation_strategy=strategy, ignore_labels=()), strict=True):
+        encoding = reference.tokenizer(text, return_offsets_mapping=True)
+        ids, spans, words = encoding["input_ids"], encoding["offset_mapping"], encoding.word_ids()
+        scores = probabilities(reference.run(ids))
+        pieces = []  # (label, score, start, end, tokens)
+        inside = range(1, len(ids) - 1)
+        units = [[i] for i in inside]
+        if strategy != "simple":
+            units = [[i for i in inside if words[i] == word] for word in dict.fromkeys(words[1:-1])]
+        for unit in units:
+            row = {
+                "simple": scores[unit[0]],
+                "first": scores[unit[0]],
+                "average": scores[unit].mean(axis=0),
+                "max": scores[max(unit, key=lambda i: scores[i].max())],
+            }[strategy]
+            tokens = [reference.tokenizer.convert_ids_to_tokens(ids[i]) for i in unit]
+            pieces.append((names[int(row.argmax())], row.max(), spans[unit[0]][0], spans[unit[-1]][1], tokens))
+        expected = []
+        for label, score, start, end, tokens in pieces:
+            kind = label.split("-")[-1]
+            if expected and expected[-1]["kind"] == kind and not label.startswith("B-"):
+                expected[-1]["scores"].append(score)
+                expected[-1]["end"] = end
+                expected[-1]["tokens"] += tokens
+            else:
+                expected.append({"kind": kind, "scores": [score], "start": start, "end": end, "tokens": list(tokens)})
+        assert [group["entity_group"] for group in groups] == [group["kind"] for group in expected]
+        for group, other in zip(groups, expected, strict=True):
+            assert (group["start"], group["end"]) == (other["start"], other["end"])
+            assert group["score"] == pytest.approx(np.mean(other["scores"]), abs=RUNTIME_FP32)
+            assert group["word"] == reference.tokenizer.convert_tokens_to_string(other["tokens"])
+
+
+def test_unknown_strategy(pipe) -> None:
+    with pytest.raises(InputError, match="Unknown aggregation_strategy 'last'; expected one of none, simple"):
+        pipe(TEXTS[0], aggregation_strategy="last")
