@@ -17,7 +17,8 @@ from xlm_export.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
 from xlm_export.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.moses_tables import moses_tables
-from xlm_export.tracing import DEFAULT_OPSET, save, trace
+from xlm_export.onnx_file import save
+from xlm_export.tracing import DEFAULT_OPSET, trace
 from xlm_export.verification import VerificationReport, verify_graph
 from xlm_export.verification_inputs import verification_cases
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256

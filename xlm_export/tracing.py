@@ -8,15 +8,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
-import onnx
 import onnx_ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor
 
 from xlm_export.graph import TORCH_DTYPES, ExportGraph
+from xlm_export.onnx_file import weight_bytes
 from xlm_export.translations import translation_table
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -24,9 +23,6 @@ from xlm_runtime.tasks import TensorSpec
 
 DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
-
-# Weights above this many bytes cannot stand inside an ONNX file (protobuf's limit of 2 GiB), less room for the graph.
-INLINE_LIMIT = 2**31 - 2**24
 
 # Axis sizes of the example batch: all different, and none 0 or 1, which tracing would take for constants.
 _EXAMPLE_SIZES = {"batch": 2, "num_choices": 3, "sequence": 7, "kept": 5}
@@ -66,21 +62,9 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
 
 def fold(model: onnx_ir.Model) -> None:
     """Inline functions, fold every constant whatever its size, and drop what is then unused."""
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    weights = weight_bytes(model)
     with _quiet():
         optimizer.optimize_ir(model, input_size_limit=weights + 1, output_size_limit=weights + 1)
-
-
-def save(model: onnx_ir.Model, path: Path, external_data: bool = False) -> None:
-    """Write the model, weights in `path`.data where they are too large to stand inside, or on request; check it.
-
-    Raises:
-        onnx.checker.ValidationError: the graph is not valid ONNX.
-    """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    external = external_data or size > INLINE_LIMIT
-    onnx_ir.save(model, path, external_data=f"{path.name}.data" if external else None)
-    onnx.checker.check_model(str(path))
 
 
 def standard_domains_only(model: onnx_ir.Model) -> bool:
