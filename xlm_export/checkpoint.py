@@ -127,7 +127,7 @@ def saved_architecture(config: XLMConfig, tensors: dict[str, Tensor], folder: Pa
             f"config.json in path '{folder}' names the architecture '{named}', but the weights are those of '{held}'. "
             "Correct 'architectures' in config.json."
         )
-    return held
+    return named
 
 
 def _architecture_for(saved: str, task: str | None) -> str:

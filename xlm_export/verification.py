@@ -16,7 +16,7 @@ from xlm_runtime.sessions import Session
 
 @dataclass(frozen=True)
 class Limit:
-    """What a precision may cost. `relative_error` is to the largest magnitude in the output."""
+    """What a precision may cost. `relative_error` is to the output's largest magnitude in all cases."""
 
     relative_error: float
     argmax_agreement: float
@@ -42,7 +42,7 @@ class OutputError:
 
     max_absolute: float = 0.0
     mean_absolute: float = 0.0
-    relative: float = 0.0
+    largest: float = 0.0
     argmax_agreement: float | None = None
     not_finite: int = 0
     compared: int = 0
@@ -56,9 +56,13 @@ class OutputError:
         total = self.mean_absolute * self.compared + float(difference.sum(dtype=np.float64))
         self.compared += want.size
         self.mean_absolute = total / self.compared
-        self.max_absolute = max(self.max_absolute, float(difference.max()))
-        scale = max(float(np.abs(want).max()), 1e-6)
-        self.relative = max(self.relative, float(difference.max()) / scale)
+        self.max_absolute = float(np.maximum(self.max_absolute, difference.max()))  # NaN stays
+        self.largest = max(self.largest, float(np.abs(want).max()))
+
+    @property
+    def relative(self) -> float:
+        """`max_absolute` as a share of torch's largest magnitude."""
+        return self.max_absolute / max(self.largest, 1e-6)
 
     def add_choice(self, agrees: np.ndarray) -> None:
         """Take in (rows,) bool: whether both made the same choice."""
@@ -69,7 +73,7 @@ class OutputError:
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
         del values["_chosen"]
-        return values
+        return values | {"relative": self.relative}
 
 
 @dataclass
@@ -92,7 +96,7 @@ class VerificationReport:
         for name, error in self.outputs.items():
             if error.not_finite:
                 found.append(f"{name}: {error.not_finite} values are NaN or infinite")
-            if not error.relative <= self.limit.relative_error:
+            if not error.relative <= self.limit.relative_error:  # NaN is over any limit
                 found.append(f"{name}: relative error {error.relative:.2e} is over {self.limit.relative_error:.0e}")
             agreement = error.argmax_agreement
             if agreement is not None and agreement < self.limit.argmax_agreement:

@@ -74,7 +74,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"File '{path.name}' in path '{path.parent}' cannot be read as PyTorch weights "
-            f"({str(error).splitlines()[0]}). Is it truncated? Download or save it again."
+            f"({str(error).partition(chr(10))[0] or type(error).__name__}). Is it truncated? Download or save it again."
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(
