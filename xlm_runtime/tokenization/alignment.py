@@ -146,14 +146,17 @@ def align_words(words: Sequence[str], source: AlignedText) -> list[AlignedText]:
     found: list[AlignedText] = []
     text, at = source.text, 0
     for word in words:
+        while at < len(text) and text[at].isspace() and not word[:1].isspace():
+            at += 1
+        if text.startswith(word, at):
+            found.append(source.slice(at, at + len(word)))
+            at += len(word)
+            continue
         index: list[tuple[int, int]] = []
         for char in word:
-            if char.isspace():
-                step = at
-            else:
-                step = at
-                while step < len(text) and text[step].isspace():
-                    step += 1
+            step = at
+            while step < len(text) and text[step].isspace() and not char.isspace():
+                step += 1
             if step < len(text) and text[step] == char:
                 index.append((step, step))
                 at = step + 1

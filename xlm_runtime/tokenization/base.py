@@ -17,7 +17,7 @@ from xlm_runtime.tokenization.bpe import END_OF_WORD, merge_symbols
 from xlm_runtime.tokenization.cache import RotatingCache
 from xlm_runtime.tokenization.encoding import SIDES, Tokens
 from xlm_runtime.tokenization.moses import MosesTables
-from xlm_runtime.tokenization.pieces import Ids, PieceEncoder, word_layout
+from xlm_runtime.tokenization.pieces import Ids, PieceEncoder, WordLayout, layout_words
 from xlm_runtime.tokenization.pipeline import WordPipeline
 from xlm_runtime.tokenization.sacremoses_tables import read_tables
 from xlm_runtime.tokenization.segmenters import SEGMENTED_LANGUAGES
@@ -214,7 +214,7 @@ class TokenizerBase:
         if lang not in SEGMENTED_LANGUAGES:
             return self._encoder(lang).layout(text)
         words = self._pipeline(lang).aligned_words(AlignedText.identity(text))
-        return word_layout(words, self._word_ids.__getitem__, self._word_lengths)
+        return layout_words(words, self._word_layout)
 
     def _pipeline(self, lang: str) -> WordPipeline:
         pipeline = self._pipelines.get(lang)
@@ -229,7 +229,7 @@ class TokenizerBase:
         encoder = self._encoders.get(lang)
         if encoder is None:
             made = PieceEncoder(
-                self._pipeline(lang), self._word_ids.__getitem__, self._word_lengths, CACHE_ENTRIES, CACHE_KEY_LENGTH
+                self._pipeline(lang), self._word_ids.__getitem__, self._word_layout, CACHE_ENTRIES, CACHE_KEY_LENGTH
             )
             with self._lock:
                 encoder = self._encoders.setdefault(lang, made)
@@ -238,11 +238,11 @@ class TokenizerBase:
     def _make_ids(self, word: str) -> Ids:
         return tuple(map(self.vocabulary.id, merge_symbols(word, self.vocabulary.ranks)))
 
-    def _word_lengths(self, word: str) -> list[int]:
-        """How many of the word's characters each of its tokens covers."""
-        lengths = [len(symbol) for symbol in merge_symbols(word, self.vocabulary.ranks)]
+    def _word_layout(self, word: str) -> WordLayout:
+        symbols = merge_symbols(word, self.vocabulary.ranks)
+        lengths = [len(symbol) for symbol in symbols]
         lengths[-1] -= len(END_OF_WORD)
-        return lengths
+        return tuple(map(self.vocabulary.id, symbols)), lengths
 
     # -- special tokens ---------------------------------------------------------------------------------------------
 

@@ -173,7 +173,8 @@ class PunctuationNormalizer:
                 source = rule.aligned(source)
         for rule in self._rules:
             source = rule.aligned(source)
-        return source.strip().filter(_printing)
+        source = source.strip()
+        return source if source.text.isprintable() else source.filter(_printing)
 
 
 @lru_cache(maxsize=4096)
@@ -196,29 +197,30 @@ def fold(word: str) -> str:
 
 def fold_aligned(word: AlignedText) -> AlignedText:
     """`fold`, with each character's span. A mark that goes widens the span of the letter that carried it."""
+    expected = fold(word.text)
+    small = word.text.lower()
+    if len(word.text) == len(small) == len(unicodedata.normalize("NFD", small)) == len(expected):
+        return AlignedText(expected, word.begin, word.end)
     lowered: list[tuple[str, int, int]] = []
+    at = 0
     for i, char in enumerate(word.text):
-        small = char.lower() if char != "Σ" else _lower_sigma(word.text, i)
-        lowered += [(part, word.begin[i], word.end[i]) for part in small]
+        # a letter's small form may depend on its neighbours (final sigma), its length does not
+        stop = at + len(char.lower())
+        lowered += [(part, word.begin[i], word.end[i]) for part in small[at:stop]]
+        at = stop
     decomposed: list[tuple[str, int, int]] = []
     for part, start, stop in lowered:
-        decomposed += [(small, start, stop) for small in unicodedata.normalize("NFD", part)]
+        decomposed += [(piece, start, stop) for piece in unicodedata.normalize("NFD", part)]
     kept: list[tuple[str, int, int]] = []
     for part, start, stop in _canonical_order(decomposed):
         if unicodedata.category(part) != "Mn":
             kept.append((part, start, stop))
         elif kept:
             kept[-1] = (kept[-1][0], kept[-1][1], max(kept[-1][2], stop))
-    expected = fold(word.text)
     if "".join([part for part, _, _ in kept]).lower() != expected:
         start, stop = word.span()
         return AlignedText(expected, [start] * len(expected), [stop] * len(expected))
     return AlignedText(expected, [start for _, start, _ in kept], [stop for _, _, stop in kept])
-
-
-def _lower_sigma(text: str, i: int) -> str:
-    # the only letter whose small form depends on its neighbours
-    return text.lower()[len(text[:i].lower())]
 
 
 def _canonical_order(parts: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:

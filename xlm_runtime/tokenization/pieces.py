@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ from xlm_runtime.tokenization.pipeline import WordPipeline
 
 T = TypeVar("T")
 Ids = tuple[int, ...]
+# a word's ids, and how many of its characters each token covers
+WordLayout = tuple[Ids, list[int]]
 # each token's span relative to the piece, and its word's number within the piece
 Layout = tuple[Ids, tuple[tuple[int, int], ...], tuple[int, ...]]
 
@@ -66,17 +68,17 @@ class PieceEncoder:
         self,
         pipeline: WordPipeline,
         word_ids: Callable[[str], Ids],
-        word_lengths: Callable[[str], Sequence[int]],
+        word_layout: Callable[[str], WordLayout],
         cache_entries: int,
         cache_key_length: int,
     ) -> None:
-        """`word_ids` maps a word to its tokens' ids, `word_lengths` to how many of its characters each covers."""
+        """`word_ids` maps a word to its tokens' ids; `word_layout` also says how many of its characters each covers."""
         if pipeline.moses is None:
             raise ValueError(f"language '{pipeline.lang}' is not split by Moses")
         self._pipeline = pipeline
         self._moses = pipeline.moses
         self._word_ids = word_ids
-        self._word_lengths = word_lengths
+        self._word_layout = word_layout
         alone = _HAN if self._moses.keeps_hangul else _HAN + _HANGUL
         self._alone = re.compile(f"[{alone}]")
         self._alone_split = re.compile(f"[{alone}]|[^{alone}]+")
@@ -288,12 +290,12 @@ class PieceEncoder:
         before, after = "" if context >= 5 else "x ", _RIGHT[context % 5]
         source = AlignedText.identity(before + piece + after, -len(before))
         words = _inner(self._pipeline.aligned_words(source), before, after)
-        ids, spans, numbers = word_layout(words, self._word_ids, self._word_lengths)
+        ids, spans, numbers = layout_words(words, self._word_layout)
         return tuple(ids), tuple(spans), tuple(numbers)
 
 
-def word_layout(
-    words: list[AlignedText], word_ids: Callable[[str], Ids], word_lengths: Callable[[str], Sequence[int]]
+def layout_words(
+    words: list[AlignedText], word_layout: Callable[[str], WordLayout]
 ) -> tuple[list[int], list[tuple[int, int]], list[int]]:
     """Ids, spans and word numbers of a list of words."""
     ids: list[int] = []
@@ -301,8 +303,9 @@ def word_layout(
     numbers: list[int] = []
     for number, word in enumerate(words):
         start = 0
-        ids += word_ids(word.text)
-        for length in word_lengths(word.text):
+        word_ids, lengths = word_layout(word.text)
+        ids += word_ids
+        for length in lengths:
             stop = start + length
             at = min(start, len(word.text) - 1)
             spans.append((word.begin[at], word.end[stop - 1] if length else word.begin[at]))
