@@ -1,14 +1,9 @@
-"""Tiny bundles for the runtime's tests, which need no more than numpy, an engine and pytest.
-
-`XLM_TEST_BUNDLES` names a folder with bundles that `tests/make_bundles.py` wrote; without it they are exported on
-first use, which takes torch.
-"""
+"""Changed copies of the tiny bundles."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,23 +11,7 @@ from typing import Any
 
 import pytest
 
-Bundles = Callable[[str], Path]
-
-
-@pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """A function from a bundle's name, which is its task, to its folder. Tests must not change the folder."""
-    given = os.environ.get("XLM_TEST_BUNDLES")
-    if given:
-        return lambda name: Path(given) / name
-    folder = tmp_path_factory.mktemp("bundles")
-
-    def make(name: str) -> Path:
-        from tests.make_bundles import make_bundle
-
-        return folder / name if (folder / name).is_dir() else make_bundle(folder, name)
-
-    return make
+from tests.conftest import Bundles
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS, TOO_LONG
 from xlm_runtime import cli, cli_tables, pipeline
 from xlm_runtime.pipelines import PIPELINES

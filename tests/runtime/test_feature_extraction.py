@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.runtime.reference import Reference
 from tests.runtime.texts import LANGS, TEXTS, TOO_LONG
 from tests.tolerances import RUNTIME_FP32

@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.runtime.reference import Reference, probabilities
 from tests.runtime.texts import TOO_LONG
 from tests.tolerances import RUNTIME_FP32

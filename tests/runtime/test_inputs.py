@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.runtime.texts import LANGS, TEXTS, TOO_LONG
 from xlm_runtime import InputError, pipeline
 

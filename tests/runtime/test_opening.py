@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from xlm_runtime import BundleError, EngineError, InputError, XLMError, pipeline
 from xlm_runtime.pipelines import PIPELINES
 from xlm_runtime.pipelines.model import BundleModel

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions import Session, available_cpus, open_session

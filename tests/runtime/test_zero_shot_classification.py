@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.conftest import Bundles
+from tests.conftest import Bundles
 from tests.runtime.reference import Reference, probabilities
 from tests.runtime.texts import TEXTS
 from tests.tolerances import RUNTIME_FP32

@@ -12,6 +12,9 @@ import numpy as np
 from xlm_runtime.errors import EngineError, MissingExtraError
 from xlm_runtime.sessions.session import Array
 
+# OpenVINO's names of types, and of a CPU's units for them
+_CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+
 
 class OpenVinoSession:
     """A graph in OpenVINO.
@@ -37,8 +40,7 @@ class OpenVinoSession:
             properties = {
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
-                # without it OpenVINO computes fp32 graphs in bf16 where the CPU can: the graph's precision decides
-                "INFERENCE_PRECISION_HINT": _compute_type(model),
+                "INFERENCE_PRECISION_HINT": _compute_type(model, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             }
             self._compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
@@ -89,16 +91,20 @@ def _with_float32_ends(openvino: Any, model: Any) -> Any:
     return steps.build()
 
 
-def _compute_type(model: Any) -> str:
-    """Type of the largest floating-point constant: that of the weights."""
-    largest, name = 0, "f32"
+def _compute_type(model: Any, capabilities: list[str]) -> str:
+    """The type of the weights (of the largest constant), or f32 where the CPU has no units for it.
+
+    Left to itself OpenVINO computes fp32 graphs in bf16 where the CPU can, and it takes an f16 that the CPU lacks for
+    bf16 too: here the graph's precision decides, and nothing less precise stands in for it.
+    """
+    largest, kind = 0, "f32"
     for node in model.get_ops():
         if node.get_type_name() == "Constant":
-            kind = node.get_output_element_type(0).get_type_name()
+            name = node.get_output_element_type(0).get_type_name()
             size = int(np.prod(list(node.get_output_shape(0))))
-            if kind in ("f32", "f16", "bf16") and size > largest:
-                largest, name = size, kind
-    return name
+            if name in _CAPABILITIES and size > largest:
+                largest, kind = size, name
+    return kind if _CAPABILITIES[kind] in capabilities else "f32"
 
 
 def _first_line(error: Exception) -> str:
