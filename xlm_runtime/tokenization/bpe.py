@@ -32,8 +32,6 @@ def merge_symbols(word: str, ranks: Mapping[str, int]) -> list[str]:
     """Split a word, not empty, into its subwords; the last carries `</w>`. n log n in the word's length."""
     symbols = list(word)
     symbols[-1] += END_OF_WORD
-    if len(symbols) == 1:
-        return symbols
     symbols = _merge_short(symbols, ranks) if len(symbols) <= _SHORT else _merge_long(symbols, ranks)
     if " " in word:
         # Hugging Face joins with spaces and splits again, which tears symbols that hold one

@@ -36,6 +36,6 @@ class RotatingCache(dict[K, V], Generic[K, V]):
         self[key] = value
         return value
 
-    def forget(self) -> None:
-        self.clear()
-        self._old = {}
+    def size(self) -> int:
+        """Values held, in both generations."""
+        return len(self) + len(self._old)

@@ -129,6 +129,10 @@ class PieceEncoder:
                 words = numbers[-1] + 1
         return ids, spans, numbers
 
+    def cache_sizes(self) -> dict[str, int]:
+        """How many entries each cache holds."""
+        return {"pieces": self._entries.size(), "characters": self._between.size(), "layouts": self._layouts.size()}
+
     def _contexts(self, text: str) -> Iterator[tuple[int, str, int]]:
         """(start, piece, context) of every piece of a text, glued ones as one."""
         atoms: list[str] = text.split(" ")
