@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # whoever read the answers has had enough; the interpreter's own flush at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file of the bundle that may not be read
+        print(f"xlm-runtime: error: {error}", file=sys.stderr)
+        return EXIT_ERROR
 
 
 def build_parser() -> argparse.ArgumentParser:

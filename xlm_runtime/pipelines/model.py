@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,7 @@ import numpy as np
 
 from xlm_runtime.batching import BatchOptions, Sized, answer_groups, pad_rows
 from xlm_runtime.bundle import Bundle, Graph
-from xlm_runtime.errors import BundleError, InputError, XLMError
+from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.pipelines.inputs import TextItem
 from xlm_runtime.sessions import PROVIDERS, Array, Session, open_session
 from xlm_runtime.tokenization import XLMTokenizer
@@ -90,13 +90,21 @@ class BundleModel:
         weights = _graph_files(self.bundle, self.graph)
         of_other_graphs = {name for graph in self.bundle.graphs for name in _graph_files(self.bundle, graph)}
         self.bundle.check_files([name for name in self.bundle.files if name not in of_other_graphs])
-        self._weights_check = _BackgroundCheck(self.bundle, weights)
+        for name in weights:
+            if not (self.bundle.folder / name).is_file():
+                raise BundleError(f"File '{name}' not found in path '{folder}'; copy the whole bundle again.")
+        # The engine reads the weights without holding Python's lock. Beside it one thread, not to take the cores from
+        # it, loads the tokenizer and hashes the weights.
+        beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
+        tokenizer = beside.submit(XLMTokenizer.from_pretrained, self.bundle.folder)
+        self._weights_check = beside.submit(self.bundle.check_files, weights)
+        beside.shutdown(wait=False)
         try:
             self.session: Session = open_session(self.bundle.folder / self.graph.file, provider, threads)
-        except XLMError:
-            self._weights_check.wait()  # a damaged file is the better explanation
+        except EngineError:
+            self._weights_check.result()  # a damaged file is the better explanation
             raise
-        self.tokenizer = XLMTokenizer.from_pretrained(self.bundle.folder)
+        self.tokenizer = tokenizer.result()
         self._with_choices = any("num_choices" in spec.axes for spec in self.graph.inputs)
 
     def encode(self, item: TextItem, *, truncation: bool | str = False, layout: bool = False) -> TokenSequence:
@@ -159,7 +167,7 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed.
         """
-        self._weights_check.wait()
+        self._weights_check.result()
         pad_id = self.tokenizer.pad_token_id
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
         if not self.config.uses_langs:
@@ -185,30 +193,6 @@ class BundleModel:
         if lang not in lang2id:
             raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
         return lang2id[lang]
-
-
-class _BackgroundCheck:
-    """Compares files with their hashes in a thread of its own: hashing lets other threads run."""
-
-    def __init__(self, bundle: Bundle, names: list[str]) -> None:
-        for name in names:
-            if not (bundle.folder / name).is_file():
-                raise BundleError(f"File '{name}' not found in path '{bundle.folder}'; copy the whole bundle again.")
-        self._error: XLMError | OSError | None = None
-        self._thread = threading.Thread(target=self._check, args=(bundle, names), name="xlm-hash", daemon=True)
-        self._thread.start()
-
-    def _check(self, bundle: Bundle, names: list[str]) -> None:
-        try:
-            bundle.check_files(names)
-        except (XLMError, OSError) as error:
-            self._error = error
-
-    def wait(self) -> None:
-        """Return when the files are as they were exported; raise `BundleError` when they are not."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
 
 
 def _graph_files(bundle: Bundle, graph: Graph) -> list[str]:
