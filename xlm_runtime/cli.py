@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -38,6 +39,8 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors take one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # answers are in every language, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     parser = build_parser()
     args, rest = parser.parse_known_args(arguments)
     # argparse of Python < 3.13 takes no texts behind an option once it has found none before it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +226,13 @@ def test_interrupts_and_broken_pipes_are_quiet(bundles: Bundles, monkeypatch: py
         pass
     assert process.wait(timeout=60) == 0
     assert process.stderr.read() == ""
+
+
+def test_answers_are_utf_8_whatever_the_locale(bundles: Bundles) -> None:
+    command = [sys.executable, "-m", "xlm_runtime.cli", "text-classification", str(bundles("text-classification")), "-"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, input="Старый маяк\n".encode(), capture_output=True, env=environment, check=True)
+    assert done.stdout.decode("utf-8").splitlines()[0] == "Старый маяк"
 
 
 def test_widths() -> None:
