@@ -182,7 +182,8 @@ class Bundle:
 def file_sha256(path: Path) -> str:
     """The file's sha256 in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+    block = memoryview(bytearray(1 << 18))  # one block for all, small enough to stay in the CPU's cache
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
     return digest.hexdigest()
