@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,38 @@ def test_groups(pipe, reference: Reference, strategy: str) -> None:
             assert (group["start"], group["end"]) == (other["start"], other["end"])
             assert group["score"] == pytest.approx(np.mean(other["scores"]), abs=RUNTIME_FP32)
             assert group["word"] == reference.tokenizer.convert_tokens_to_string(other["tokens"])
+
+
+class Labels:
+    """A session that gives each position the label of a list, with probability 1/2 or so."""
+
+    input_names = ("input_ids", "attention_mask", "langs")
+    output_names = ("logits",)
+
+    def __init__(self, labels: list[int]) -> None:
+        self.logits = 2 * np.eye(5, dtype=np.float32)[[0, *labels, 0]]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert inputs["input_ids"].shape == (1, len(self.logits))
+        return {"logits": self.logits[None]}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("simple", [("PER", "Anna"), ("PER", "Müller wo"), ("LOC", "hnt"), ("LOC", "Hamburg")]),
+        # the word wo|hnt is I-PER by its first token, and by the average and the highest score, which are ties
+        ("first", [("PER", "Anna"), ("PER", "Müller wohnt"), ("LOC", "Hamburg")]),
+        ("max", [("PER", "Anna"), ("PER", "Müller wohnt"), ("LOC", "Hamburg")]),
+    ],
+)
+def test_where_groups_begin(bundles: Bundles, strategy: str, expected: list[tuple[str, str]]) -> None:
+    pipe = pipeline("token-classification", bundles("token-classification"))
+    #                          Anna Müller wo hnt in Hamburg .
+    pipe.model.session = Labels([1, 1, 2, 4, 0, 4, 0])
+    text = "Anna Müller wohnt in Hamburg."
+    groups = pipe(text, aggregation_strategy=strategy)
+    assert [(group["entity_group"], text[group["start"] : group["end"]]) for group in groups] == expected
 
 
 def test_unknown_strategy(pipe) -> None:
