@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,16 @@ TOY_TOKENS += ["low</w>", "lowest</w>", "newer</w>", "wider</w>", "<unk>"]
 TOY_MERGES = "l o 123\nlo w 1456\ne r</w> 1789\n"
 
 
-@pytest.fixture(scope="session")
-def tables() -> dict[str, Any]:
+@cache
+def all_tables() -> dict[str, Any]:
+    """The Moses tables of `LANGUAGES`; skips where sacremoses is not installed."""
     pytest.importorskip("sacremoses")
     return moses_tables(LANGUAGES)
+
+
+@pytest.fixture(scope="session")
+def tables() -> dict[str, Any]:
+    return all_tables()
 
 
 @pytest.fixture

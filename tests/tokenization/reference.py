@@ -138,8 +138,7 @@ class Moses:
         # everything that is no letter, digit, white space or one of . ' ` , - stands alone
         text = "".join(c if c in self.alnum or c.isspace() or c in ".'`,-" else f" {c} " for c in text)
         # runs of periods stay together
-        text = re.sub(r"\.{2,}(?=.)", lambda m: f" {'DOT' * len(m[0])}MULTI ", text, flags=re.DOTALL)
-        text = re.sub(r"\.{2,}$", lambda m: f" {'DOT' * len(m[0])}MULTI", text)
+        text = re.sub(r"(\.{2,})(.?)", lambda m: f" {'DOT' * len(m[1])}MULTI" + (f" {m[2]}" if m[2] else ""), text)
         text = self.commas(text)
         text = self.apostrophes(text)
         text = self.periods(text)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokenization import reference
-from tests.tokenization.conftest import LANGUAGES
+from tests.tokenization.conftest import LANGUAGES, all_tables
 from tests.tokenization.strategies import texts
 from xlm_export.moses_tables import moses_tables
 from xlm_runtime.errors import BundleError, InputError
@@ -21,13 +21,8 @@ sacremoses = pytest.importorskip("sacremoses")
 
 
 @cache
-def tables() -> dict[str, Any]:
-    return moses_tables(LANGUAGES)
-
-
-@cache
 def ours(lang: str) -> MosesTokenizer:
-    return MosesTables(tables()).tokenizer(lang)
+    return MosesTables(all_tables()).tokenizer(lang)
 
 
 @cache
@@ -37,7 +32,7 @@ def theirs(lang: str) -> Any:
 
 @cache
 def published(lang: str) -> reference.Moses:
-    return reference.Moses(lang, tables())
+    return reference.Moses(lang, all_tables())
 
 
 # from sacremoses's test suite, some shortened, without escaping
@@ -76,7 +71,7 @@ def test_equals_the_published_rules(text: str, lang: str) -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_prefix_of_every_language(lang: str) -> None:
-    lists = tables()["prefixes"][tables()["languages"][lang]]
+    lists = all_tables()["prefixes"][all_tables()["languages"][lang]]
     for prefix in [*lists["nonbreaking"], *lists["numeric_only"]]:
         for text in (f"{prefix}. Foo", f"{prefix}. 5", f"{prefix}. foo", f"x {prefix}."):
             assert ours(lang).words(text) == theirs(lang).tokenize(text, escape=False), text
@@ -99,6 +94,6 @@ def test_tables_are_only_those_asked_for_and_small() -> None:
 
 def test_tables_of_another_format_are_refused() -> None:
     with pytest.raises(BundleError, match="format version 99"):
-        MosesTables({**tables(), "format_version": 99})
+        MosesTables({**all_tables(), "format_version": 99})
     with pytest.raises(BundleError, match="lacks 'classes'"):
-        MosesTables({key: value for key, value in tables().items() if key != "classes"})
+        MosesTables({key: value for key, value in all_tables().items() if key != "classes"})

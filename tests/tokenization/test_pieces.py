@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tokenization import reference
-from tests.tokenization.conftest import LANGUAGES
+from tests.tokenization.conftest import all_tables
 from tests.tokenization.strategies import texts
-from xlm_export.moses_tables import moses_tables
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.moses import MosesTables
 from xlm_runtime.tokenization.pieces import PieceEncoder
@@ -40,7 +39,7 @@ class Words:
 
 @cache
 def encoder(lang: str, lowercase: bool) -> tuple[WordPipeline, PieceEncoder, Words, reference.Moses]:
-    tables = moses_tables(LANGUAGES)
+    tables = all_tables()
     pipeline = WordPipeline(lang, MosesTables(tables), lowercase)
     words = Words()
     # a small cache, so that entries are dropped and made again
