@@ -23,6 +23,7 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
         {"id2label": {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}},
     ),
     "question-answering": ("XLMForQuestionAnswering", {}),
+    "question-answering-simple": ("XLMForQuestionAnsweringSimple", {}),
 }
 
 

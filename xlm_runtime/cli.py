@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime import cli_tables
+from xlm_runtime import cli_question_answering, cli_tables
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError, XLMError
 from xlm_runtime.pipelines import pipeline
@@ -28,13 +28,16 @@ EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 class Command:
     """A task on the command line: its help, its own options, and how an answer is shown in a table.
 
-    `read` turns the parsed arguments into the keyword arguments of the pipeline's call.
+    `read` turns the parsed arguments into the keyword arguments of the pipeline's call. `texts` finds further texts
+    among the options.
     """
 
     help: str
     add: Callable[[argparse.ArgumentParser], None]
     read: Callable[[argparse.Namespace], dict[str, Any]]
     rows: Callable[[Any], list[list[str]]]
+    texts: Callable[[argparse.Namespace], list[str]] = lambda args: []
+    truncates: bool = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add(sub)
         sub.add_argument("--lang", help="language of the texts; by default the model's own")
-        sub.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
+        if command.truncates:
+            sub.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
         sub.add_argument("--json", action="store_true", help="print one JSON value a line instead of a table")
         sub.add_argument("--provider", default="cpu", help=f"one of {', '.join(PROVIDERS)} (default: cpu)")
         sub.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
@@ -109,6 +113,7 @@ def _run_info(args: argparse.Namespace) -> int:
 
 def _run_task(args: argparse.Namespace) -> int:
     command = COMMANDS[args.task]
+    args.texts += command.texts(args)
     from_stdin = args.texts == ["-"] or (not args.texts and not sys.stdin.isatty())
     if not args.texts and not from_stdin:
         raise InputError("No text was given; write it behind the bundle, or - to read lines from standard input.")
@@ -264,6 +269,14 @@ COMMANDS = {
         _add_token_classification,
         lambda args: {**_common(args), "aggregation_strategy": args.aggregation_strategy},
         cli_tables.entity_rows,
+    ),
+    "question-answering": Command(
+        "answers out of a context, to questions given as texts or as JSON with question, context and lang",
+        cli_question_answering.add_options,
+        lambda args: {"lang": args.lang, **cli_question_answering.read_options(args)},
+        cli_question_answering.answer_rows,
+        texts=lambda args: args.question or [],
+        truncates=False,
     ),
 }
 

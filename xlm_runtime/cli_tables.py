@@ -44,7 +44,7 @@ def shorten(text: str, width: int) -> str:
 def block(title: Any, rows: Rows, width: int) -> list[str]:
     """An input and, indented, its answer's rows in columns; the last column is cut to `width`."""
     if isinstance(title, Mapping):
-        title = " | ".join(str(title[key]) for key in ("text", "text_pair", "prompt") if title.get(key))
+        title = " | ".join(str(title[key]) for key in ("text", "text_pair", "prompt", "question") if title.get(key))
     lines = [shorten(str(title), width)]
     if not rows:
         return [*lines, "  (none)"]

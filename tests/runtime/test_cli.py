@@ -48,6 +48,7 @@ EXAMPLES = {
     "zero-shot-classification": ("text-classification", ["--labels", "sea,work"], TEXTS[0]),
     "multiple-choice": ("multiple-choice", ["--choice", "Yes.", "--choice", "No."], TEXTS[0]),
     "token-classification": ("token-classification", ["--aggregation-strategy", "first"], TEXTS[2]),
+    "question-answering": ("question-answering", ["--context", TEXTS[1] * 3, "--top-k", "2"], TEXTS[0]),
 }
 
 

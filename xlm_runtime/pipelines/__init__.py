@@ -10,6 +10,7 @@ from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
 from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
 from xlm_runtime.pipelines.model import BundleModel
 from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
+from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
 from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
 from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
 from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
@@ -29,6 +30,7 @@ PIPELINES = {
     "zero-shot-classification": PipelineEntry("text-classification", ZeroShotClassificationPipeline),
     "multiple-choice": PipelineEntry("multiple-choice", MultipleChoicePipeline),
     "token-classification": PipelineEntry("token-classification", TokenClassificationPipeline),
+    "question-answering": PipelineEntry("question-answering", QuestionAnsweringPipeline),
 }
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from xlm_runtime.batching import BatchOptions, Sized, answer_groups, pad_rows
+from xlm_runtime.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.pipelines.inputs import TextItem
@@ -121,7 +121,7 @@ class BundleModel:
         for text in (item.text, item.text_pair):
             if text is not None and not text.strip():
                 raise InputError("The text is empty; give at least one word.")
-        lang_id = self._lang_id(item.lang)
+        lang_id = self.lang_id(item.lang)
         limit = self.config.max_position_embeddings
         encoding = self.tokenizer(
             item.text,
@@ -155,13 +155,13 @@ class BundleModel:
         for (answer,) in self.answer(([sequence] for sequence in sequences), read):
             yield answer
 
-    def run(self, batch: Sequence[TokenSequence], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
 
         Multiple-choice graphs get each sequence as the one choice of a row.
 
         Args:
-            extra: the graph's further inputs, such as `logit_positions`.
+            extra: the graph's further inputs, such as `logit_positions`, and inputs in place of the usual ones.
 
         Raises:
             BundleError: the weights' file has changed since the export.
@@ -180,7 +180,12 @@ class BundleModel:
             for name, value in outputs.items()
         }
 
-    def _lang_id(self, lang: str | None) -> int:
+    def lang_id(self, lang: str | None) -> int:
+        """The number of a language, the configuration's default for None.
+
+        Raises:
+            InputError: a language that the bundle does not know.
+        """
         if lang is None:
             return self.config.lang_id or 0
         lang2id = self.tokenizer.lang2id or self.config.lang2id

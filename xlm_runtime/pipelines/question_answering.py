@@ -1,0 +1,314 @@
+"""Answers to questions, as spans of the contexts they are asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, TypedDict
+
+from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.pipelines.inputs import Languages, read_mapping, respond
+from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.question_answering.beam import NO_SPAN_LOGIT, Decoding, decode_beam, decode_simple
+from xlm_runtime.question_answering.features import Window, WindowBuilder, window_inputs, window_langs
+from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
+from xlm_runtime.sessions import Array
+
+# transformers' SQuAD features, which the simple head was trained on, put "no answer" there
+_SIMPLE_HEAD_CLS = "first-sep"
+
+
+class StrideCheck(TypedDict):
+    """The best answer with another stride, and whether it is the same span."""
+
+    doc_stride: int
+    same: bool
+    score: float
+    start: int
+    end: int
+    answer: str
+    logit: float
+
+
+class _Answer(TypedDict):
+    score: float
+    start: int
+    end: int
+    answer: str
+    logit: float
+    null_score: float
+
+
+class SpanAnswer(_Answer, total=False):
+    """An answer, `context[start:end] == answer`; "no answer" is the empty span at 0.
+
+    `score` is its probability. `logit` is the raw score, by which answers from several contexts are ranked.
+    `null_score` tells how much speaks for "no answer", the same for all answers of a question. `stride_check` is
+    there for the best answer when it was asked for.
+    """
+
+    stride_check: StrideCheck
+
+
+Answer = SpanAnswer | list[SpanAnswer]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on a context. `question_lang` is for questions in another language than the context's."""
+
+    question: str
+    context: str
+    lang: str | None = None
+    question_lang: str | None = None
+
+
+class QuestionAnsweringPipeline:
+    """Extractive question answering, for the beam head and the simple one.
+
+    Raises:
+        BundleError: the bundle does not say where the beam head looks for "no answer".
+    """
+
+    def __init__(self, model: BundleModel) -> None:
+        self.model = model
+        self._beam = "start_top_index" in {spec.name for spec in model.graph.outputs}
+        convention = model.bundle.conventions.get("cls_index", None if self._beam else _SIMPLE_HEAD_CLS)
+        if convention is None:
+            raise BundleError(
+                f"The bundle '{model.bundle.folder}' does not record its cls_index convention; export it again."
+            )
+        self._cls_convention = str(convention)
+
+    def __call__(
+        self,
+        inputs: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]] | None = None,
+        *,
+        question: str | Sequence[str] | None = None,
+        context: str | Sequence[str] | None = None,
+        lang: Languages = None,
+        top_k: int = 1,
+        max_seq_len: int | None = None,
+        doc_stride: int | None = None,
+        max_question_len: int | None = None,
+        max_answer_len: int = 30,
+        handle_impossible_answer: bool = False,
+        null_score_diff_threshold: float = 0.0,
+        mask_cls: bool = True,
+        stride_check: int | None = None,
+    ) -> Answer | list[Answer] | Iterator[Answer]:
+        """For each question its best answer, or with `top_k` above 1 a list, the best first.
+
+        Args:
+            inputs: dictionaries with "question", "context" and optionally "lang" and "question_lang", or questions
+                on the one `context`.
+            question: the same as `inputs`, by transformers' name.
+            context: of all questions that come without one of their own, or a list with one for each.
+            lang: language of all, or a list with one for each.
+            top_k: how many answers; fewer come where there are not as many.
+            max_seq_len, doc_stride, max_question_len, max_answer_len, handle_impossible_answer,
+                null_score_diff_threshold, mask_cls, stride_check: see `QuestionAnsweringOptions`; lengths are in
+                tokens and by default 384, 128 and 64, less where the model has fewer positions.
+
+        Raises:
+            InputError: options that contradict each other, a question without words or without a context, an unknown
+                language.
+        """
+        options = resolve_options(
+            self.model.config.max_position_embeddings,
+            max_seq_len=max_seq_len,
+            doc_stride=doc_stride,
+            max_question_len=max_question_len,
+            max_answer_len=max_answer_len,
+            top_k=top_k,
+            handle_impossible_answer=handle_impossible_answer,
+            null_score_diff_threshold=null_score_diff_threshold,
+            mask_cls=mask_cls,
+            stride_check=stride_check,
+        )
+        asked = _asked(inputs, question, context)
+        common = context if isinstance(context, str) else None
+
+        def answer(questions: Iterator[Question]) -> Iterator[Answer]:
+            for item, decodings in self.decode(questions, options, top_k):
+                yield _respond(item.context, decodings, options)
+
+        return respond(asked, lang, lambda item, language: read_question(item, common, language), answer)
+
+    def decode(
+        self, questions: Iterable[Question], options: QuestionAnsweringOptions, count: int
+    ) -> Iterator[tuple[Question, list[Decoding]]]:
+        """The `count` best spans of each question, in order: one decoding, and a second one for `stride_check`.
+
+        Windows of different questions share batches by length; a context that comes again is tokenised once.
+
+        Raises:
+            InputError: a question without words, an unknown language.
+        """
+        strides = [options] if options.stride_check is None else [options, options.with_stride(options.stride_check)]
+        builder = WindowBuilder(self.model.tokenizer, self._cls_convention)
+
+        def windows(item: Question) -> list[_Row]:
+            lang_id = self.model.lang_id(item.lang)
+            question_lang_id = None if item.question_lang is None else self.model.lang_id(item.question_lang)
+            return [
+                _Row(item, number, window)
+                for number, stride in enumerate(strides)
+                for window in builder.windows(
+                    item.question,
+                    item.context,
+                    stride,
+                    lang=item.lang,
+                    lang_id=lang_id,
+                    question_lang=item.question_lang,
+                    question_lang_id=question_lang_id,
+                )
+            ]
+
+        def read(batch: list[_Row]) -> list[tuple[_Row, dict[str, Array]]]:
+            outputs = self._run([row.window for row in batch], options.mask_cls)
+            return [(row, {name: value[i] for name, value in outputs.items()}) for i, row in enumerate(batch)]
+
+        for group in self.model.answer((windows(item) for item in questions), read):
+            decodings = []
+            for number in range(len(strides)):
+                rows = [(row.window, output) for row, output in group if row.stride == number]
+                decodings.append(self._decode([row[0] for row in rows], [row[1] for row in rows], options, count))
+            yield group[0][0].question, decodings
+
+    def _run(self, windows: list[Window], mask_cls: bool) -> dict[str, Array]:
+        extra: dict[str, Array] = {}
+        if self._beam:
+            extra.update(window_inputs(windows, mask_cls))
+        if self.model.config.uses_langs:
+            extra["langs"] = window_langs(windows)
+        return self.model.run(windows, extra)
+
+    def _decode(
+        self,
+        windows: list[Window],
+        outputs: list[dict[str, Array]],
+        options: QuestionAnsweringOptions,
+        count: int,
+    ) -> Decoding:
+        if not self._beam:
+            return decode_simple(
+                windows,
+                outputs,
+                max_answer_len=options.max_answer_len,
+                count=count,
+                with_null=options.handle_impossible_answer,
+            )
+        return decode_beam(
+            windows,
+            outputs,
+            start_n_top=self.model.config.start_n_top,
+            end_n_top=self.model.config.end_n_top,
+            max_answer_len=options.max_answer_len,
+            count=count,
+            with_null=options.handle_impossible_answer,
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A window, its question, and which of the strides it belongs to."""
+
+    question: Question
+    stride: int
+    window: Window
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+
+def read_question(item: Any, context: str | None, lang: str | None) -> Question:
+    """A question out of a dictionary, or a string that is asked about `context`.
+
+    Raises:
+        InputError: a missing or empty question, a missing context, an unknown key.
+    """
+    if isinstance(item, str):
+        item = {"question": item}
+    values = read_mapping(item, ("question",), ("context", "lang", "question_lang"))
+    text = values.get("context", context)
+    question: str = values["question"]
+    if text is None:
+        raise InputError(
+            f"The question '{question[:40]}' has no context; give context=..., or a dictionary with the keys "
+            "question, context and, if it matters, lang."
+        )
+    if not question.strip():
+        raise InputError("The question is empty; give at least one word.")
+    return Question(question, text, values.get("lang", lang), values.get("question_lang"))
+
+
+def _asked(inputs: Any, question: Any, context: Any) -> Any:
+    """What `respond` reads: one question, or many."""
+    if (inputs is None) == (question is None):
+        raise InputError("Give questions once: as inputs, or as question=... with context=...")
+    asked = question if inputs is None else inputs
+    if context is None or isinstance(context, str):
+        return asked
+    if isinstance(asked, str):
+        asked = list(repeat(asked, len(context)))
+    if not isinstance(asked, (list, tuple)) or len(asked) != len(context):
+        found = len(asked) if isinstance(asked, (list, tuple)) else "a stream of"
+        raise InputError(f"{found} questions were given with {len(context)} contexts; give one for each.")
+    if not all(isinstance(item, str) for item in asked):
+        raise InputError("A list of contexts goes with a list of questions, not of dictionaries.")
+    return [{"question": item, "context": text} for item, text in zip(asked, context, strict=True)]
+
+
+def is_no_answer(decoding: Decoding, options: QuestionAnsweringOptions) -> bool:
+    """Whether the answer is that there is none: it is allowed and above the threshold, or there is no span."""
+    impossible = options.handle_impossible_answer and decoding.null_score > options.null_score_diff_threshold
+    return impossible or not decoding.spans
+
+
+def rank_answers(context: str, decoding: Decoding, options: QuestionAnsweringOptions) -> list[SpanAnswer]:
+    """The decoding's spans as answers, best first, with "no answer" among them where it is allowed."""
+    answers: list[SpanAnswer] = [
+        {
+            "score": span.score,
+            "start": span.start,
+            "end": span.end,
+            "answer": context[span.start : span.end],
+            "logit": span.logit,
+            "null_score": decoding.null_score,
+        }
+        for span in decoding.spans
+    ]
+    if not options.handle_impossible_answer and answers:
+        return answers
+    null: SpanAnswer = {
+        "score": decoding.null_probability,
+        "start": 0,
+        "end": 0,
+        "answer": "",
+        "logit": decoding.null_logit if options.handle_impossible_answer else NO_SPAN_LOGIT,
+        "null_score": decoding.null_score,
+    }
+    if is_no_answer(decoding, options):
+        return [null, *answers]
+    # the threshold decided against it, so that it is at best the second
+    place = next((i for i, item in enumerate(answers) if i and item["score"] < null["score"]), len(answers))
+    return [*answers[:place], null, *answers[place:]]
+
+
+def _respond(context: str, decodings: list[Decoding], options: QuestionAnsweringOptions) -> Answer:
+    answers = rank_answers(context, decodings[0], options)[: options.top_k]
+    best = answers[0]
+    for decoding, stride in zip(decodings[1:], (options.stride_check or 0,), strict=False):
+        other = rank_answers(context, decoding, options)[0]
+        best["stride_check"] = {
+            "doc_stride": stride,
+            "same": (best["start"], best["end"]) == (other["start"], other["end"]),
+            "score": other["score"],
+            "start": other["start"],
+            "end": other["end"],
+            "answer": other["answer"],
+            "logit": other["logit"],
+        }
+    return best if options.top_k == 1 else answers

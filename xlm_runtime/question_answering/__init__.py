@@ -1,0 +1,1 @@
+"""Question answering on numpy: windows of a context, the decoding of their scores, SQuAD's files and its metrics."""
