@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--inputs", default="", help=f"optional inputs, comma-separated: {', '.join(OPTIONAL_INPUTS)}")
     export.add_argument("--hidden-states", action="store_true", help="each layer's hidden states as outputs")
     export.add_argument("--attentions", action="store_true", help="each layer's attention weights as outputs")
+    export.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="keys and values of past tokens as inputs and outputs (default: for text-generation if it is causal)",
+    )
     export.add_argument("--external-data", action="store_true", help="weights in a file of their own")
     export.add_argument(
         "--cls-index",
@@ -97,6 +102,7 @@ def _export(options: argparse.Namespace) -> int:
                 inputs=tuple(name for name in options.inputs.split(",") if name),
                 hidden_states=options.hidden_states,
                 attentions=options.attentions,
+                cache=options.cache,
                 external_data=options.external_data,
                 cls_index=options.cls_index,
                 verify=not options.no_verify,

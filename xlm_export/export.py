@@ -20,11 +20,12 @@ from xlm_export.moses_tables import moses_tables
 from xlm_export.onnx_file import save
 from xlm_export.tracing import DEFAULT_OPSET, trace
 from xlm_export.verification import VerificationReport, verify_graph
+from xlm_export.verification_generation import generation_cases, verify_cached_graph
 from xlm_export.verification_inputs import verification_cases
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import open_session
-from xlm_runtime.tasks import find_task
+from xlm_runtime.tasks import find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
 
 PRECISIONS = tuple(TORCH_DTYPES)
@@ -46,6 +47,7 @@ def export(
     inputs: tuple[str, ...] = (),
     hidden_states: bool = False,
     attentions: bool = False,
+    cache: bool | None = None,
     external_data: bool = False,
     cls_index: str = "first-sep",
     verify: bool = True,
@@ -57,11 +59,14 @@ def export(
     Args:
         checkpoint: a folder as `save_pretrained` writes it, or a hub id.
         bundle: the folder to write.
-        task: a task name; by default the checkpoint's architecture decides.
+        task: a task name; by default the checkpoint's architecture decides, and for a language model whether it is
+            causal (text-generation) or not (fill-mask).
         precision: "fp32", "fp16" or "bf16".
         opset: version of ONNX's operators.
         inputs: optional inputs: "token_type_ids", "position_ids", "inputs_embeds" (instead of "input_ids").
         hidden_states, attentions: add each layer's to the outputs.
+        cache: let the graph of a text-generation task take and give keys and values; by default on a causal checkpoint,
+            and an error on another.
         external_data: weights in a file of their own; always so above 2 GB.
         cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
             "first".
@@ -79,8 +84,9 @@ def export(
     _check_options(precision, cls_index, target, force)
     step("load the checkpoint")
     loaded = load_checkpoint(checkpoint, task)
-    task_row = find_task(loaded.architecture, task)
-    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions)
+    task_row = find_task(loaded.architecture, task, loaded.config.causal)
+    cached = uses_cache(task_row, loaded.config, cache)
+    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached)
     tokenizer = bundle_tokenizer(loaded)
     step("trace the graph")
     model = trace(graph, precision, opset)
@@ -121,8 +127,10 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     names = tuple(spec.name for spec in entry.inputs)
     optional = tuple(name for name in ("token_type_ids", "position_ids", "inputs_embeds") if name in names)
     outputs = {spec.name for spec in entry.outputs}
+    cached = "present.0.key" in outputs
     task_row = find_task(loaded.architecture, written.task)
-    graph = ExportGraph(loaded.model, task_row, optional, "hidden_states.0" in outputs, "attentions.0" in outputs)
+    shown = ("hidden_states.0" in outputs, "attentions.0" in outputs)
+    graph = ExportGraph(loaded.model, task_row, optional, *shown, cached)
     if graph.inputs != entry.inputs or graph.outputs != entry.outputs:
         raise InputError(
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
@@ -142,8 +150,12 @@ def verify_bundle(
     provider = VERIFYING_PROVIDER[entry.precision]
     step(f"open the graph on {provider}")
     session = open_session(bundle.folder / entry.file, provider)
+    on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731
+    if graph.cache:
+        generations = generation_cases(graph, tokenizer)
+        return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
     cases = verification_cases(graph, tokenizer)
-    return verify_graph(graph, session, cases, entry.precision, provider, lambda name: step(f"verify {name}"))
+    return verify_graph(graph, session, cases, entry.precision, provider, on_case)
 
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xlm_export.modeling import XLMPreTrainedModel, XLMWithLMHeadModel
+from xlm_export.modeling import KeyValueCache, XLMPreTrainedModel, XLMWithLMHeadModel
 from xlm_runtime.tasks import Task, TensorSpec, graph_inputs, graph_outputs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -14,7 +14,8 @@ TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bflo
 class ExportGraph(nn.Module):
     """Wraps a model so that it takes the inputs and gives the outputs that the table of tasks lists for it.
 
-    `inputs` and `outputs` are the graph's, in its order.
+    `inputs` and `outputs` are the graph's, in its order. With `cache` the graph takes the keys and values of past
+    tokens and gives those of past and new ones.
     """
 
     def __init__(
@@ -24,27 +25,39 @@ class ExportGraph(nn.Module):
         optional_inputs: tuple[str, ...] = (),
         hidden_states: bool = False,
         attentions: bool = False,
+        cache: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.task = task
-        self.inputs: tuple[TensorSpec, ...] = graph_inputs(task, model.config, optional_inputs)
-        self.outputs: tuple[TensorSpec, ...] = graph_outputs(task, model.config, hidden_states, attentions)
+        self.inputs: tuple[TensorSpec, ...] = graph_inputs(task, model.config, optional_inputs, cache)
+        self.outputs: tuple[TensorSpec, ...] = graph_outputs(task, model.config, hidden_states, attentions, cache)
         self.hidden_states = hidden_states
         self.attentions = attentions
+        self.cache = cache
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Tensors by the names of `self.inputs` → tensors in the order of `self.outputs`."""
         wanted = {"output_hidden_states": self.hidden_states, "output_attentions": self.attentions}
         if isinstance(self.model, XLMWithLMHeadModel):
-            body = {name: value for name, value in inputs.items() if name != "logit_positions"}
-            output = self.model.transformer(**body, **wanted)
+            past = self._past(inputs) if self.cache else None
+            kept_out = ("logit_positions", *(spec.name for spec in self.inputs if "past_sequence" in spec.axes))
+            body = {name: value for name, value in inputs.items() if name not in kept_out}
+            output = self.model.transformer(**body, **wanted, cache=past)
             kept = output.last_hidden_state.flatten(0, 1).index_select(0, inputs["logit_positions"])
             main = [self.model.pred_layer(kept)]
+            if self.cache:
+                main += [tensor for layer in output.cache.layers for tensor in layer]
         else:
             output = self.model(**inputs, **wanted)
             main = [getattr(output, spec.name) for spec in self.task.outputs]
         return (*main, *self._by_choice(output.hidden_states, inputs), *self._by_choice(output.attentions, inputs))
+
+    def _past(self, inputs: dict[str, Tensor]) -> KeyValueCache:
+        layers = range(self.model.config.n_layers)
+        return KeyValueCache(
+            tuple((inputs[f"past_key_values.{i}.key"], inputs[f"past_key_values.{i}.value"]) for i in layers)
+        )
 
     def _by_choice(self, layers: tuple[Tensor, ...] | None, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Layers of a multiple-choice model, (batch * num_choices, …), as (batch, num_choices, …)."""

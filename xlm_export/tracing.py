@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx_ir
 import torch
@@ -19,13 +20,13 @@ from xlm_export.onnx_file import weight_bytes
 from xlm_export.translations import translation_table
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import TOTAL, TensorSpec
 
 DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
 
 # Axis sizes of the example batch: all different, and none 0 or 1, which tracing would take for constants.
-_EXAMPLE_SIZES = {"batch": 2, "num_choices": 3, "sequence": 7, "kept": 5}
+_EXAMPLE_SIZES = {"batch": 2, "num_choices": 3, "sequence": 7, "kept": 5, "past_sequence": 11, TOTAL: 18}
 
 
 def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
@@ -79,9 +80,12 @@ def _example(spec: TensorSpec, config: XLMConfig, dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype if spec.dtype == "float" else torch.float32)
 
 
-def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, torch.export.Dim]]:
-    limits = {"sequence": graph.model.config.max_position_embeddings}
-    dims = {axis: torch.export.Dim(axis, max=limits.get(axis)) for axis in _EXAMPLE_SIZES}
+def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, Any]]:
+    limits = dict.fromkeys(("sequence", "past_sequence"), graph.model.config.max_position_embeddings)
+    dims: dict[str, Any] = {
+        axis: torch.export.Dim(axis, max=limits.get(axis)) for axis in _EXAMPLE_SIZES if axis != TOTAL
+    }
+    dims[TOTAL] = torch.export.Dim.AUTO  # a sum of two others, which the tracer finds out
     return {
         spec.name: {i: dims[axis] for i, axis in enumerate(spec.axes) if axis in _EXAMPLE_SIZES}
         for spec in graph.inputs

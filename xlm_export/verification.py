@@ -192,10 +192,10 @@ def compare(
         else:
             error.add(ours, theirs)
             if spec.name in ("logits", "start_logits", "end_logits") and theirs.ndim > 1 and theirs.shape[-1] > 1:
-                error.add_choice(_argmax_agrees(ours, theirs, tolerance))
+                error.add_choice(argmax_agrees(ours, theirs, tolerance))
 
 
-def _argmax_agrees(got: np.ndarray, want: np.ndarray, tolerance: float) -> np.ndarray:
+def argmax_agrees(got: np.ndarray, want: np.ndarray, tolerance: float) -> np.ndarray:
     """(rows,) bool: does `got`'s best entry score within the tolerance of the best in `want`?"""
     chosen = np.take_along_axis(want, got.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     best = want.max(axis=-1)

@@ -115,6 +115,11 @@ class XLMConfig:
             self.id2lang = {index: lang for lang, index in self.lang2id.items()}
 
     @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.emb_dim // self.n_heads
+
+    @property
     def num_labels(self) -> int:
         return len(self.id2label)
 

@@ -33,9 +33,14 @@ class Task:
     extra_inputs: tuple[TensorSpec, ...] = ()
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
+    may_cache: bool = False
+    """Whether a causal checkpoint's graph takes and gives the keys and values of past tokens."""
 
 
 ROWS = ("batch",)
+LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
+LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)
+TOTAL = "past_sequence + sequence"
 CHOICES = ("batch", "num_choices")
 
 TASKS: tuple[Task, ...] = (
@@ -50,8 +55,16 @@ TASKS: tuple[Task, ...] = (
         "fill-mask",
         "XLMWithLMHeadModel",
         ROWS,
-        outputs=(TensorSpec("logits", "float", ("kept", "vocab_size")),),
-        extra_inputs=(TensorSpec("logit_positions", "int64", ("kept",)),),
+        outputs=LM_OUTPUTS,
+        extra_inputs=LOGIT_POSITIONS,
+    ),
+    Task(
+        "text-generation",
+        "XLMWithLMHeadModel",
+        ROWS,
+        outputs=LM_OUTPUTS,
+        extra_inputs=LOGIT_POSITIONS,
+        may_cache=True,
     ),
     Task(
         "text-classification",
@@ -104,26 +117,51 @@ TASK_NAMES = tuple(dict.fromkeys(task.name for task in TASKS))
 OPTIONAL_INPUTS = ("token_type_ids", "position_ids", "inputs_embeds")
 
 
-def find_task(architecture: str, name: str | None = None) -> Task:
+def find_task(architecture: str, name: str | None = None, causal: bool = False) -> Task:
     """The row of a model class; `name` checks that the task fits it.
+
+    Args:
+        causal: whether the model reads from left to right: without a `name` a language model that does so is for
+            text-generation, one that does not for fill-mask.
 
     Raises:
         InputError: no such task, or a task that this model class does not answer.
     """
     if name is not None and name not in TASK_NAMES:
         raise InputError(f"Unknown task '{name}'; expected one of {', '.join(TASK_NAMES)}.")
-    for task in TASKS:
-        if task.architecture == architecture and name in (None, task.name):
-            return task
-    fitting = ", ".join(task.name for task in TASKS if task.architecture == architecture)
-    raise InputError(f"A checkpoint of {architecture} answers the task {fitting}, not '{name}'.")
+    fitting = [task for task in TASKS if task.architecture == architecture and name in (None, task.name)]
+    if fitting:
+        return next((task for task in fitting if causal and task.may_cache), fitting[0])
+    known = " or ".join(task.name for task in TASKS if task.architecture == architecture)
+    raise InputError(f"A checkpoint of {architecture} answers the task {known}, not '{name}'.")
 
 
-def graph_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...] = ()) -> tuple[TensorSpec, ...]:
+def uses_cache(task: Task, config: XLMConfig, wanted: bool | None = None) -> bool:
+    """Whether a task's graph keeps keys and values; by default wherever that is exact.
+
+    Raises:
+        InputError: a cache is `wanted` where there can be none.
+    """
+    if wanted and not task.may_cache:
+        raise InputError(f"A cache was asked for, but the task {task.name} reads each text once; leave out --cache.")
+    if wanted and not config.causal:
+        raise InputError(
+            "A cache was asked for, but the checkpoint is bidirectional (causal is false in its config.json): every "
+            "new token changes the keys and values of all earlier ones, so none can be kept. Leave out --cache; the "
+            "graph then computes the whole sequence for each token, with the mask token at its end."
+        )
+    return task.may_cache and config.causal and wanted is not False
+
+
+def graph_inputs(
+    task: Task, config: XLMConfig, optional: tuple[str, ...] = (), cache: bool = False
+) -> tuple[TensorSpec, ...]:
     """The inputs of a task's graph, in the graph's order.
 
     Args:
         optional: names out of `OPTIONAL_INPUTS`; `inputs_embeds` takes the place of `input_ids`.
+        cache: with keys and values of past tokens. The tokens are then the new ones, the mask is over past and new,
+            and positions are always given, because rows may have pasts of different lengths behind padding.
 
     Raises:
         InputError: a name that is no optional input.
@@ -135,20 +173,31 @@ def graph_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...] = ()) 
     first = TensorSpec("input_ids", "int64", tokens)
     if "inputs_embeds" in optional:
         first = TensorSpec("inputs_embeds", "float", (*tokens, "emb_dim"))
-    inputs = [first, TensorSpec("attention_mask", "int64", tokens)]
+    inputs = [first, TensorSpec("attention_mask", "int64", (*task.rows, TOTAL) if cache else tokens)]
     if config.uses_langs:
         inputs.append(TensorSpec("langs", "int64", tokens))
-    inputs += [TensorSpec(name, "int64", tokens) for name in OPTIONAL_INPUTS[:2] if name in optional]
-    return (*inputs, *task.extra_inputs)
+    more = (*optional, "position_ids") if cache else optional
+    inputs += [TensorSpec(name, "int64", tokens) for name in OPTIONAL_INPUTS[:2] if name in more]
+    past = cache_specs(config, "past_key_values", "past_sequence") if cache else ()
+    return (*inputs, *task.extra_inputs, *past)
 
 
-def graph_outputs(task: Task, config: XLMConfig, hidden_states: bool, attentions: bool) -> tuple[TensorSpec, ...]:
+def graph_outputs(
+    task: Task, config: XLMConfig, hidden_states: bool, attentions: bool, cache: bool = False
+) -> tuple[TensorSpec, ...]:
     """The outputs of a task's graph, in the graph's order."""
-    outputs = list(task.outputs)
+    outputs = [*task.outputs, *(cache_specs(config, "present", TOTAL) if cache else ())]
     if hidden_states:
         axes = (*task.rows, "sequence", "emb_dim")
         outputs += [TensorSpec(f"hidden_states.{i}", "float", axes) for i in range(config.n_layers + 1)]
     if attentions:
-        axes = (*task.rows, "n_heads", "sequence", "sequence")
+        axes = (*task.rows, "n_heads", "sequence", TOTAL if cache else "sequence")
         outputs += [TensorSpec(f"attentions.{i}", "float", axes) for i in range(config.n_layers)]
     return tuple(outputs)
+
+
+def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:
+    """Key and value of every layer, under the names `prefix.{layer}.key` and `prefix.{layer}.value`."""
+    axes = ("batch", "n_heads", length, "head_dim")
+    names = [f"{prefix}.{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value")]
+    return tuple(TensorSpec(name, "float", axes) for name in names)

@@ -101,7 +101,7 @@ def test_every_head(architecture: str, tmp_path: Path) -> None:
 )
 def test_every_option_of_the_language_model(options: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", **options)
-    bundle = export(checkpoint, tmp_path / "bundle")
+    bundle = export(checkpoint, tmp_path / "bundle", task="fill-mask")
     names = [spec.name for spec in bundle.graph().inputs]
     uses_langs = options.get("n_langs", 4) > 1 and options.get("use_lang_emb", True)
     assert ("langs" in names) == uses_langs == bundle.conventions["uses_langs"]

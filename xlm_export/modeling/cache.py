@@ -19,5 +19,5 @@ class KeyValueCache:
 
     @property
     def length(self) -> int:
-        """Number of past tokens, padding included."""
-        return int(self.layers[0][0].shape[-2])
+        """Number of past tokens, padding included; a symbolic number while the model is traced."""
+        return self.layers[0][0].shape[-2]
