@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime import cli_question_answering, cli_tables
+from xlm_runtime import cli_evaluate, cli_question_answering, cli_tables
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError, XLMError
 from xlm_runtime.pipelines import pipeline
@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--unbuffered", action="store_true", help="answer each line before the next is read, instead of in batches"
         )
+    cli_evaluate.add_parser(commands.add_parser)
     info = commands.add_parser("info", help="what a bundle holds", description="What a bundle holds.")
     info.set_defaults(run=_run_info)
     info.add_argument("bundle", metavar="BUNDLE")

@@ -5,63 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, TypedDict
+from typing import Any
 
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.pipelines.inputs import Languages, read_mapping, respond
 from xlm_runtime.pipelines.model import BundleModel
-from xlm_runtime.question_answering.beam import NO_SPAN_LOGIT, Decoding, decode_beam, decode_simple
-from xlm_runtime.question_answering.features import Window, WindowBuilder, window_inputs, window_langs
+from xlm_runtime.question_answering.answers import Answer, shape_answer
+from xlm_runtime.question_answering.beam import Decoding, decode_beam, decode_simple
+from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs, window_langs
 from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
 from xlm_runtime.sessions import Array
 
 # transformers' SQuAD features, which the simple head was trained on, put "no answer" there
 _SIMPLE_HEAD_CLS = "first-sep"
-
-
-class StrideCheck(TypedDict):
-    """The best answer with another stride, and whether it is the same span."""
-
-    doc_stride: int
-    same: bool
-    score: float
-    start: int
-    end: int
-    answer: str
-    logit: float
-
-
-class _Answer(TypedDict):
-    score: float
-    start: int
-    end: int
-    answer: str
-    logit: float
-    null_score: float
-
-
-class SpanAnswer(_Answer, total=False):
-    """An answer, `context[start:end] == answer`; "no answer" is the empty span at 0.
-
-    `score` is its probability. `logit` is the raw score, by which answers from several contexts are ranked.
-    `null_score` tells how much speaks for "no answer", the same for all answers of a question. `stride_check` is
-    there for the best answer when it was asked for.
-    """
-
-    stride_check: StrideCheck
-
-
-Answer = SpanAnswer | list[SpanAnswer]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question on a context. `question_lang` is for questions in another language than the context's."""
-
-    question: str
-    context: str
-    lang: str | None = None
-    question_lang: str | None = None
 
 
 class QuestionAnsweringPipeline:
@@ -73,8 +29,8 @@ class QuestionAnsweringPipeline:
 
     def __init__(self, model: BundleModel) -> None:
         self.model = model
-        self._beam = "start_top_index" in {spec.name for spec in model.graph.outputs}
-        convention = model.bundle.conventions.get("cls_index", None if self._beam else _SIMPLE_HEAD_CLS)
+        self.has_beam = "start_top_index" in {spec.name for spec in model.graph.outputs}
+        convention = model.bundle.conventions.get("cls_index", None if self.has_beam else _SIMPLE_HEAD_CLS)
         if convention is None:
             raise BundleError(
                 f"The bundle '{model.bundle.folder}' does not record its cls_index convention; export it again."
@@ -132,7 +88,7 @@ class QuestionAnsweringPipeline:
 
         def answer(questions: Iterator[Question]) -> Iterator[Answer]:
             for item, decodings in self.decode(questions, options, top_k):
-                yield _respond(item.context, decodings, options)
+                yield shape_answer(item.context, decodings, options)
 
         return respond(asked, lang, lambda item, language: read_question(item, common, language), answer)
 
@@ -179,7 +135,7 @@ class QuestionAnsweringPipeline:
 
     def _run(self, windows: list[Window], mask_cls: bool) -> dict[str, Array]:
         extra: dict[str, Array] = {}
-        if self._beam:
+        if self.has_beam:
             extra.update(window_inputs(windows, mask_cls))
         if self.model.config.uses_langs:
             extra["langs"] = window_langs(windows)
@@ -192,7 +148,7 @@ class QuestionAnsweringPipeline:
         options: QuestionAnsweringOptions,
         count: int,
     ) -> Decoding:
-        if not self._beam:
+        if not self.has_beam:
             return decode_simple(
                 windows,
                 outputs,
@@ -259,56 +215,3 @@ def _asked(inputs: Any, question: Any, context: Any) -> Any:
     if not all(isinstance(item, str) for item in asked):
         raise InputError("A list of contexts goes with a list of questions, not of dictionaries.")
     return [{"question": item, "context": text} for item, text in zip(asked, context, strict=True)]
-
-
-def is_no_answer(decoding: Decoding, options: QuestionAnsweringOptions) -> bool:
-    """Whether the answer is that there is none: it is allowed and above the threshold, or there is no span."""
-    impossible = options.handle_impossible_answer and decoding.null_score > options.null_score_diff_threshold
-    return impossible or not decoding.spans
-
-
-def rank_answers(context: str, decoding: Decoding, options: QuestionAnsweringOptions) -> list[SpanAnswer]:
-    """The decoding's spans as answers, best first, with "no answer" among them where it is allowed."""
-    answers: list[SpanAnswer] = [
-        {
-            "score": span.score,
-            "start": span.start,
-            "end": span.end,
-            "answer": context[span.start : span.end],
-            "logit": span.logit,
-            "null_score": decoding.null_score,
-        }
-        for span in decoding.spans
-    ]
-    if not options.handle_impossible_answer and answers:
-        return answers
-    null: SpanAnswer = {
-        "score": decoding.null_probability,
-        "start": 0,
-        "end": 0,
-        "answer": "",
-        "logit": decoding.null_logit if options.handle_impossible_answer else NO_SPAN_LOGIT,
-        "null_score": decoding.null_score,
-    }
-    if is_no_answer(decoding, options):
-        return [null, *answers]
-    # the threshold decided against it, so that it is at best the second
-    place = next((i for i, item in enumerate(answers) if i and item["score"] < null["score"]), len(answers))
-    return [*answers[:place], null, *answers[place:]]
-
-
-def _respond(context: str, decodings: list[Decoding], options: QuestionAnsweringOptions) -> Answer:
-    answers = rank_answers(context, decodings[0], options)[: options.top_k]
-    best = answers[0]
-    for decoding, stride in zip(decodings[1:], (options.stride_check or 0,), strict=False):
-        other = rank_answers(context, decoding, options)[0]
-        best["stride_check"] = {
-            "doc_stride": stride,
-            "same": (best["start"], best["end"]) == (other["start"], other["end"]),
-            "score": other["score"],
-            "start": other["start"],
-            "end": other["end"],
-            "answer": other["answer"],
-            "logit": other["logit"],
-        }
-    return best if options.top_k == 1 else answers

@@ -39,12 +39,16 @@ class Span(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """The best spans, best first, and "no answer": its probability (0 unless it is allowed), logit and score."""
+    """The best spans, best first, and "no answer": its probability (0 unless it is allowed), logit and score.
+
+    `null_terms` are the start and end logits that the null logit is the sum of, with the simple head.
+    """
 
     spans: list[Span]
     null_probability: float
     null_logit: float
     null_score: float
+    null_terms: tuple[float, float] | None = None
 
 
 class Candidates(NamedTuple):
@@ -171,7 +175,7 @@ def decode_simple(
     spans = _spans(merged, context, np.exp(merged_logits - norm), count)
     best = spans[0].logit if spans else NO_SPAN_LOGIT
     null_probability = float(np.exp(null_logit - norm)) if with_null else 0.0
-    return Decoding(spans, null_probability, null_logit, null_logit - best)
+    return Decoding(spans, null_probability, null_logit, null_logit - best, (null_start, null_end))
 
 
 def _best_merged(

@@ -20,6 +20,16 @@ from xlm_runtime.tokenization import XLMTokenizer
 CONTEXTS_KEPT = 16
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question on a context. `question_lang` is for questions in another language than the context's."""
+
+    question: str
+    context: str
+    lang: str | None = None
+    question_lang: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class ContextTokens:
     """A tokenised context of n tokens.
