@@ -119,7 +119,7 @@ class TokenizerBase:
         self._edges = self.bos_token_id, self.sep_token_id
         alias: dict[str, str] = {}
         mask = self.mask_token
-        if self.mask_alias and mask is not None and self.mask_alias not in self.vocabulary.all():
+        if self.mask_alias and mask is not None and self.mask_alias not in self.vocabulary:
             alias[self.mask_alias] = mask
         tokens = {token.content: token for token in self.vocabulary.added.values()}
         self._splitter = TokenSplitter(tokens, alias)
@@ -236,13 +236,13 @@ class TokenizerBase:
         return encoder
 
     def _make_ids(self, word: str) -> Ids:
-        return tuple(map(self.vocabulary.id, merge_symbols(word, self.vocabulary.ranks)))
+        return self.vocabulary.ids(merge_symbols(word, self.vocabulary.ranks))
 
     def _word_layout(self, word: str) -> WordLayout:
         symbols = merge_symbols(word, self.vocabulary.ranks)
         lengths = [len(symbol) for symbol in symbols]
         lengths[-1] -= len(END_OF_WORD)
-        return tuple(map(self.vocabulary.id, symbols)), lengths
+        return self.vocabulary.ids(symbols), lengths
 
     # -- special tokens ---------------------------------------------------------------------------------------------
 

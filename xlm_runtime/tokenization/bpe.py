@@ -21,10 +21,11 @@ def parse_merges(text: str) -> dict[str, int]:
     is its number, and of equal pairs the last counts.
     """
     keys = _LINE_START.findall(text)[:-1]
-    if "" in keys:
-        for number, line in enumerate(text.split("\n")[:-1]):
-            if not keys[number]:
-                keys[number] = " ".join(line.split()[:2])
+    odd = [number for number, key in enumerate(keys) if not key] if "" in keys else []
+    if odd:
+        lines = text.split("\n")
+        for number in odd:
+            keys[number] = " ".join(lines[number].split()[:2])
     return dict(zip(keys, range(len(keys)), strict=True))
 
 

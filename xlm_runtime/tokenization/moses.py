@@ -114,7 +114,8 @@ class MosesTokenizer:
 
     def is_simple(self, text: str) -> bool:
         """Whether every rule passes over this text: letters and digits only, no spelled-out marker."""
-        return self._simple.fullmatch(text) is not None and "MULTI" not in text
+        letters = text.isalnum() if text.isascii() else self._simple.fullmatch(text) is not None
+        return letters and "MULTI" not in text
 
     def words(self, text: str) -> list[str]:
         if "  " in text or not text.isprintable():
@@ -146,13 +147,14 @@ class MosesTokenizer:
             if token[-1] == "." and len(token) > 1:
                 prefix = token[:-1]
                 following = tokens[i + 1] if i + 1 < len(tokens) else ""
-                if not self._keeps_period(prefix, following):
+                if not self.keeps_period(prefix, following):
                     result += (prefix, ".")
                     continue
             result.append(token)
         return result
 
-    def _keeps_period(self, prefix: str, following: str) -> bool:
+    def keeps_period(self, prefix: str, following: str) -> bool:
+        """Whether `prefix` and the period after it stay one word before the word `following`, empty at the end."""
         if "." in prefix and self._any_alpha.search(prefix):
             return True
         if prefix in self._prefixes:

@@ -191,8 +191,20 @@ def fold(word: str) -> str:
     """Lower-cased and without accents: canonical decomposition, without its non-spacing marks."""
     if word.isascii():
         return word.lower()
-    decomposed = unicodedata.normalize("NFD", word.lower())
-    return "".join([char for char in decomposed if unicodedata.category(char) != "Mn"]).lower()
+    return "".join(map(_unmarked.__getitem__, unicodedata.normalize("NFD", word.lower()))).lower()
+
+
+class _Unmarked(dict[str, str]):
+    """Character → itself, or nothing for a non-spacing mark. Holds at most 8,192 characters."""
+
+    def __missing__(self, char: str) -> str:
+        if len(self) >= 8192:
+            self.clear()
+        kept = self[char] = "" if unicodedata.category(char) == "Mn" else char
+        return kept
+
+
+_unmarked = _Unmarked()
 
 
 def fold_aligned(word: AlignedText) -> AlignedText:

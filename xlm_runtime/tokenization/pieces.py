@@ -248,7 +248,11 @@ class PieceEncoder:
             return ()
         word = self._pipeline.simple_word(piece)
         if word is not None:
-            return self._word_ids(word) if word else ()
+            return self._ids_of([word])
+        if piece[-1] == ",":
+            word = self._pipeline.simple_word(piece[:-1])
+            if word is not None:
+                return self._ids_of([word, ","])
         left, right = self._left(piece[0]), self._right(piece[-1])
         if left < 0 and right < 0:
             return self._run(piece, 0)
@@ -286,8 +290,18 @@ class PieceEncoder:
 
     def _run(self, piece: str, context: int) -> Ids:
         before, after = "" if context >= 5 else "x ", _RIGHT[context % 5]
-        words = _inner(self._pipeline.raw_words(before + piece + after), before, after)
-        return tuple(chain.from_iterable(map(self._word_ids, self._pipeline.fold(words))))
+        if piece[-1] == ".":
+            word = self._pipeline.simple_word(piece[:-1])
+            if word is not None:
+                kept = self._moses.keeps_period(word, after.strip())
+                return self._ids_of([word + "."] if kept else [word, "."])
+        return self._ids_of(_inner(self._pipeline.raw_words(before + piece + after), before, after))
+
+    def _ids_of(self, raw_words: list[str]) -> Ids:
+        words = self._pipeline.fold(raw_words)
+        if len(words) == 1:
+            return self._word_ids(words[0])
+        return tuple(chain.from_iterable(map(self._word_ids, words)))
 
     def _build_layout(self, key: tuple[str, int]) -> Layout:
         piece, context = key

@@ -36,14 +36,16 @@ class WordPipeline:
         """Lower-case raw words and take their accents, as far as the model does; none of the result is empty."""
         if not self._lowercase:
             return [word for word in words if word]
-        return [part for word in words for part in fold(word).split(" ") if part]
+        folded = list(map(fold, words))
+        if " " in "".join(folded):
+            return [part for word in folded for part in word.split(" ") if part]
+        return [word for word in folded if word]
 
     def simple_word(self, piece: str) -> str | None:
-        """The one word that a piece of nothing but letters and digits becomes, perhaps empty; None for others."""
+        """The one raw word that a piece of nothing but letters and digits is; None for other pieces."""
         if self.moses is None or not self.moses.is_simple(piece) or not self.normalizer.leaves_letters(piece):
             return None
-        word = romanian(piece) if self.lang == "ro" else piece
-        return fold(word) if self._lowercase else word
+        return romanian(piece) if self.lang == "ro" else piece
 
     def aligned_words(self, source: AlignedText) -> list[AlignedText]:
         words = self._split_aligned(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +78,7 @@ class Vocabulary:
         self.extra: list[AddedToken | str] = list(extra)
         self.added = dict(added)
         self.added_ids = {token.content: index for index, token in added.items()}
-        self._splitter: re.Pattern[str] | None = None
+        self._shadowed = True
         self.add([token for token in self.special_tokens if token not in self.added_ids], special=True)
 
     @property
@@ -94,6 +93,9 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.encoder) + sum(token not in self.encoder for token in self.added_ids)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self.encoder or token in self.added_ids
 
     def all(self) -> dict[str, int]:
         return {**self.encoder, **self.added_ids}
@@ -124,6 +126,8 @@ class Vocabulary:
                 specials.add(token.content)
             self.added[index] = token
             self.added_ids[token.content] = index
+        # whether an added token has another id than the base vocabulary gives it
+        self._shadowed = any(self.encoder.get(token) != index for token, index in self.added_ids.items())
         return count
 
     @property
@@ -143,6 +147,14 @@ class Vocabulary:
         if index is None:
             raise InputError(f"Token {token!r} is not in the vocabulary, which has no unk_token either.")
         return index
+
+    def ids(self, tokens: list[str]) -> tuple[int, ...]:
+        """`id` of each."""
+        if not self._shadowed:
+            found = tuple(map(self.encoder.get, tokens))
+            if None not in found:
+                return found  # type: ignore[return-value]
+        return tuple(map(self.id, tokens))
 
     def token(self, index: int) -> str:
         """`unk_token` for ids that no token has."""
@@ -169,7 +181,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict) or not all(type(index) is int for index in data.values()):
+    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
         raise BundleError(f"'{path}' must map tokens to ids.")
     return data
 
