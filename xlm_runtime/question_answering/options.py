@@ -47,9 +47,7 @@ class QuestionAnsweringOptions:
     def __post_init__(self) -> None:
         counts = ["max_seq_len", "doc_stride", "max_question_len", "max_answer_len", "top_k"]
         for name in counts if self.stride_check is None else [*counts, "stride_check"]:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; expected a positive number.")
+            _check_count(name, getattr(self, name))
         threshold = self.null_score_diff_threshold
         if not isinstance(threshold, (int, float)) or math.isnan(threshold):
             raise InputError(f"null_score_diff_threshold is {threshold!r}; expected a number.")
@@ -76,6 +74,11 @@ class QuestionAnsweringOptions:
         return replace(self, doc_stride=doc_stride, stride_check=None)
 
 
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a positive number.")
+
+
 def resolve_options(
     positions: int,
     *,
@@ -98,10 +101,12 @@ def resolve_options(
         InputError: as `QuestionAnsweringOptions`, and windows longer than the model's positions.
     """
     length = min(_MAX_SEQ_LEN, positions) if max_seq_len is None else max_seq_len
-    if isinstance(length, int) and length > positions:
+    _check_count("max_seq_len", length)
+    if length > positions:
         raise InputError(f"max_seq_len {length} is more than the {positions} positions of the model.")
     if max_question_len is None:
         max_question_len = max(1, min(_MAX_QUESTION_LEN, (length - SPECIAL_TOKENS) // 3))
+    _check_count("max_question_len", max_question_len)
     if doc_stride is None:
         doc_stride = max(1, min(_DOC_STRIDE, (length - max_question_len - SPECIAL_TOKENS) // 2))
     return QuestionAnsweringOptions(
