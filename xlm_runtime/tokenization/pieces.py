@@ -121,7 +121,9 @@ class PieceEncoder:
         numbers: list[int] = []
         words = 0
         for start, piece, context in self._contexts(text):
-            piece_ids, piece_spans, piece_words = self._layouts[piece, context]
+            key = piece, context
+            short = len(piece) <= self._key_length
+            piece_ids, piece_spans, piece_words = self._layouts[key] if short else self._build_layout(key)
             ids += piece_ids
             spans += [(a + start, b + start) for a, b in piece_spans]
             numbers += [word + words for word in piece_words]
