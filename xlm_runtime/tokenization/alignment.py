@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,22 @@ class Rewrite:
     def plain(self, text: str) -> str:
         if self.needle not in text:
             return text
+        if self.find is None:
+            return self.pattern.sub(self.replacement, text)
         parts: list[str] = []
         done = 0
-        for start, end, groups in self.matches(text):
+        for start, end, groups in self.find(text):
             parts.append(text[done:start])
             for item in self.template:
                 parts.append(item if isinstance(item, str) else text[slice(*groups[item - 1])])
             done = end
         parts.append(text[done:])
         return "".join(parts)
+
+    @cached_property
+    def replacement(self) -> str:
+        """The template as `re` writes it. No literal of ours holds a backslash."""
+        return "".join([item if isinstance(item, str) else f"\\g<{item}>" for item in self.template])
 
     def aligned(self, source: AlignedText) -> AlignedText:
         if self.needle not in source.text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -116,6 +117,7 @@ class TokenizerBase(SpecialTokens):
         self._lock = Lock()
         self._pipelines: dict[str, WordPipeline] = {}
         self._encoders: dict[str, PieceEncoder] = {}
+        self._raw_ids: dict[str, RotatingCache[str, Ids]] = {}
         self._word_ids: RotatingCache[str, Ids] = RotatingCache(self._make_ids, CACHE_ENTRIES, CACHE_KEY_LENGTH)
         self._edges = self.bos_token_id, self.sep_token_id
         alias: dict[str, str] = {}
@@ -126,7 +128,7 @@ class TokenizerBase(SpecialTokens):
         self._splitter = TokenSplitter(tokens, alias)
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("_lock", "_pipelines", "_encoders", "_word_ids", "_splitter", "_edges")
+        derived = ("_lock", "_pipelines", "_encoders", "_raw_ids", "_word_ids", "_splitter", "_edges")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -206,10 +208,17 @@ class TokenizerBase(SpecialTokens):
     def _text_ids(self, text: str, lang: str) -> list[int]:
         if lang not in SEGMENTED_LANGUAGES:
             return self._encoder(lang).ids(text)
-        ids: list[int] = []
-        for word in self._pipeline(lang).words(text):
-            ids += self._word_ids[word]
-        return ids
+        raw_ids = self._raw_ids.get(lang)
+        if raw_ids is None:
+            pipeline = self._pipeline(lang)
+            with self._lock:
+                made: RotatingCache[str, Ids] = RotatingCache(
+                    lambda word: tuple(chain.from_iterable(map(self._word_ids.__getitem__, pipeline.fold([word])))),
+                    CACHE_ENTRIES,
+                    CACHE_KEY_LENGTH,
+                )
+                raw_ids = self._raw_ids.setdefault(lang, made)
+        return list(chain.from_iterable(map(raw_ids.__getitem__, self._pipeline(lang).raw_words(text))))
 
     def _text_layout(self, text: str, lang: str) -> tuple[list[int], list[tuple[int, int]], list[int]]:
         if lang not in SEGMENTED_LANGUAGES:

@@ -36,6 +36,20 @@ _UNICODE_PUNCTUATION = {
 }
 _PUNCTUATION_MAP: dict[int, str] = {ord(char): new for new, chars in _UNICODE_PUNCTUATION.items() for char in chars}
 _PUNCTUATION_MAP |= {ord("０") + digit: str(digit) for digit in range(10)}
+
+
+class _KnownCharacters(dict[int, str | int]):
+    """`_PUNCTUATION_MAP`, and up to 8,192 characters that stay: `str.translate` is slow where it finds nothing."""
+
+    def __missing__(self, code: int) -> int:
+        if len(self) >= 8192:
+            self.clear()
+            self.update(_PUNCTUATION_MAP)
+        self[code] = code
+        return code
+
+
+_known_characters = _KnownCharacters(_PUNCTUATION_MAP)
 _PUNCTUATION_TRIGGER = re.compile("[" + "".join(map(chr, _PUNCTUATION_MAP)) + "。．…]")
 
 
@@ -150,7 +164,7 @@ class PunctuationNormalizer:
 
     def plain(self, text: str) -> str:
         if not text.isascii() and _PUNCTUATION_TRIGGER.search(text):
-            text = text.translate(_PUNCTUATION_MAP)
+            text = text.translate(_known_characters)
             for rule in _FULL_STOPS:
                 text = rule.plain(text)
         if _TRIGGER.search(text):
