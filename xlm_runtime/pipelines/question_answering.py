@@ -130,7 +130,9 @@ class QuestionAnsweringPipeline:
             decodings = []
             for number in range(len(strides)):
                 rows = [(row.window, output) for row, output in group if row.stride == number]
-                decodings.append(self._decode([row[0] for row in rows], [row[1] for row in rows], options, count))
+                decodings.append(
+                    self.decode_windows([row[0] for row in rows], [row[1] for row in rows], options, count)
+                )
             yield group[0][0].question, decodings
 
     def _run(self, windows: list[Window], mask_cls: bool) -> dict[str, Array]:
@@ -141,13 +143,14 @@ class QuestionAnsweringPipeline:
             extra["langs"] = window_langs(windows)
         return self.model.run(windows, extra)
 
-    def _decode(
+    def decode_windows(
         self,
         windows: list[Window],
         outputs: list[dict[str, Array]],
         options: QuestionAnsweringOptions,
         count: int,
     ) -> Decoding:
+        """The `count` best spans of one question from the graph's outputs for its windows, a row for each."""
         if not self.has_beam:
             return decode_simple(
                 windows,
