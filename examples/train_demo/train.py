@@ -1,0 +1,240 @@
+"""The stages of training: MLM with TLM, then all heads together, and the causal model beside."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from examples.train_demo.batches import Batch, BatchMaker
+from examples.train_demo.corpus import Corpus
+from examples.train_demo.models import Encoder, make_config, save_causal
+from xlm_export.modeling import XLMWithLMHeadModel
+from xlm_export.modeling.question_answering import XLMSQuADHead
+from xlm_runtime.tokenization import XLMTokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and lengths. `rows` are examples of each task in a step of the second stage."""
+
+    vocab_size: int = 8000
+    template_sentences: int = 1500
+    dim: int = 128
+    layers: int = 4
+    masked_steps: int = 150
+    joint_steps: int = 2500
+    causal_steps: int = 900
+    masked_rows: int = 32
+    causal_rows: int = 32
+    learning_rate: float = 1.5e-3
+    warmup: int = 150
+    report_every: int = 100
+    held_out_rows: int = 128
+    per_language: int = 60
+    seed: int = 2019
+
+
+# examples of each task in a step of the second stage, and the tasks that only every other step has
+ROWS = {"qa": 24, "nli": 24, "ner": 10, "language-id": 16, "choice": 6, "fill-mask": 32}
+EVERY_OTHER = (("ner", "choice"), ("language-id", "fill-mask"))
+SMOKE = Recipe(
+    vocab_size=900, template_sentences=150, dim=32, layers=2, masked_steps=3, joint_steps=4, causal_steps=4,
+    masked_rows=8, causal_rows=8, warmup=2, report_every=2, held_out_rows=8,
+    per_language=2,
+)  # fmt: skip
+
+
+class Log:
+    """Lines of JSON: what the learning curve is drawn from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+        self.began = time.monotonic()
+
+    def write(self, stage: str, step: int, **figures: float) -> None:
+        line = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self.began, 1)}
+        text = json.dumps(line | {name: round(value, 4) for name, value in figures.items()})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        print(text, flush=True)
+
+
+class Optimizer:
+    """AdamW with a linear warm-up and a cosine to zero, gradients clipped to norm 1."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter], rate: float, warmup: int, steps: int) -> None:
+        self.parameters = list(parameters)
+        self.adam = torch.optim.AdamW(self.parameters, rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, factor)
+
+    def step(self) -> None:
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.adam.step()
+        self.schedule.step()
+        self.adam.zero_grad()
+
+
+def train_encoder(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: Log, folder: Path) -> None:
+    """Stage one, the body by MLM and TLM; stage two, the heads and the body together, MLM still among them."""
+    torch.manual_seed(recipe.seed)
+    encoder = Encoder(make_config(len(tokenizer), recipe.dim, recipe.layers)).train()
+    start_at_frequencies(encoder.heads["fill-mask"], tokenizer, corpus)
+    batches = BatchMaker(tokenizer, corpus, recipe.seed)
+    steps = recipe.masked_steps + recipe.joint_steps
+    optimizer = Optimizer(encoder.parameters(), recipe.learning_rate, recipe.warmup, steps)
+    sums = Sums()
+    for step in range(1, steps + 1):
+        if step <= recipe.masked_steps:
+            names, rows = ("fill-mask",), {"fill-mask": recipe.masked_rows}
+        else:
+            names, rows = ("qa", "nli", *EVERY_OTHER[step % 2]), ROWS
+        for name in names:
+            loss = LOSSES[name](encoder, DRAW[name](batches, rows[name]))
+            loss.backward()
+            sums.add(name, float(loss.detach()))
+        optimizer.step()
+        if step % recipe.report_every == 0 or step == steps:
+            stage = "masked" if step <= recipe.masked_steps else "joint"
+            figures = sums.means() if stage == "masked" else sums.means() | monitor(encoder, tokenizer, corpus, recipe)
+            log.write(stage, step, **figures)
+            encoder.save(folder, folder / "vocabulary")
+
+
+def train_causal(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: Log, folder: Path) -> None:
+    """The causal model: the next token of every text."""
+    torch.manual_seed(recipe.seed)
+    model = XLMWithLMHeadModel(make_config(len(tokenizer), recipe.dim, recipe.layers, causal=True)).train()
+    start_at_frequencies(model, tokenizer, corpus)
+    batches = BatchMaker(tokenizer, corpus, recipe.seed + 1)
+    optimizer = Optimizer(model.parameters(), recipe.learning_rate, recipe.warmup, recipe.causal_steps)
+    sums = Sums()
+    for step in range(1, recipe.causal_steps + 1):
+        batch = batches.causal(recipe.causal_rows)
+        chosen = batch["labels"] != -100
+        hidden = model.transformer(batch["input_ids"], batch["attention_mask"], batch["langs"]).last_hidden_state
+        loss = functional.cross_entropy(model.pred_layer(hidden[chosen]), batch["labels"][chosen])
+        loss.backward()
+        optimizer.step()
+        sums.add("clm", float(loss.detach()))
+        if step % recipe.report_every == 0 or step == recipe.causal_steps:
+            log.write("causal", step, **sums.means())
+            save_causal(model, folder, folder / "vocabulary")
+
+
+def start_at_frequencies(model: nn.Module, tokenizer: XLMTokenizer, corpus: Corpus) -> None:
+    """The projection's bias at the logarithm of each token's frequency, which Adam would take thousands of steps to."""
+    counts = torch.ones(len(tokenizer))
+    for lang, texts in corpus.train.items():
+        for text in texts:
+            ids = torch.tensor(tokenizer.encode(text, lang=lang))
+            counts.index_add_(0, ids, torch.ones(len(ids)))
+    frequencies = (counts / counts.sum()).log()
+    proj: Any = model.pred_layer
+    with torch.no_grad():
+        proj.proj.bias.copy_(frequencies - frequencies.mean())
+
+
+class Sums:
+    """Mean losses since the last report."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values = {}
+        return means
+
+
+def model_inputs(batch: Batch) -> Batch:
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "langs")}
+
+
+def _masked_loss(encoder: Encoder, batch: Batch) -> Tensor:
+    """Logits only where a token was masked: at 8,000 words they cost more than the body."""
+    head: Any = encoder.heads["fill-mask"]
+    logits = head(**model_inputs(batch), logits_to_keep=batch["chosen"]).logits
+    return functional.cross_entropy(logits, batch["labels"])
+
+
+def _question_loss(encoder: Encoder, batch: Batch) -> Tensor:
+    """The beam head's start and end losses on questions with an answer, and the no-answer loss on all.
+
+    The no-answer score is trained as it is used: on the mean state under the start probabilities, never on the
+    right start, which would give the answer away.
+    """
+    head: XLMSQuADHead = encoder.heads["qa"].qa_outputs  # type: ignore[assignment]
+    hidden = encoder.body(**model_inputs(batch)).last_hidden_state
+    rows = batch["answerable"]
+    spans = head.loss(hidden[rows], batch["p_mask"][rows], None, batch["start_positions"][rows],
+                      batch["end_positions"][rows], None)  # fmt: skip
+    impossible = head(hidden, batch["p_mask"], batch["cls_index"])[4]
+    return spans + functional.binary_cross_entropy_with_logits(impossible, 1 - rows.float())
+
+
+def _head_loss(name: str) -> Callable[[Encoder, Batch], Tensor]:
+    def loss(encoder: Encoder, batch: Batch) -> Tensor:
+        value: Tensor = encoder.heads[name](**batch).loss
+        return value
+
+    return loss
+
+
+LOSSES: dict[str, Callable[[Encoder, Batch], Tensor]] = {
+    "fill-mask": _masked_loss,
+    "qa": _question_loss,
+    **{name: _head_loss(name) for name in ("language-id", "nli", "ner", "choice")},
+}
+DRAW: dict[str, Callable[[BatchMaker, int], Batch]] = {
+    "fill-mask": BatchMaker.masked,
+    "qa": BatchMaker.questions,
+    "language-id": BatchMaker.identification,
+    "nli": BatchMaker.inference,
+    "ner": BatchMaker.entities,
+    "choice": BatchMaker.choices,
+}
+
+
+@torch.no_grad()
+def monitor(encoder: Encoder, tokenizer: XLMTokenizer, corpus: Corpus, recipe: Recipe) -> dict[str, float]:
+    """Accuracies on a few held-out examples, the same each time: for the learning curve, not for the model card."""
+    batches = BatchMaker(tokenizer, corpus, recipe.seed + 2, held_out=True)
+    encoder.eval()
+    figures = {}
+    for name in ("language-id", "nli", "choice"):
+        batch = DRAW[name](batches, recipe.held_out_rows)
+        labels = batch.pop("labels")
+        figures[f"held_out_{name}"] = float((encoder.heads[name](**batch).logits.argmax(-1) == labels).float().mean())
+    batch = batches.entities(recipe.held_out_rows)
+    labels = batch.pop("labels")
+    right = encoder.heads["ner"](**batch).logits.argmax(-1) == labels
+    figures["held_out_ner"] = float(right[labels > 0].float().mean())
+    batch = batches.questions(recipe.held_out_rows)
+    output = encoder.heads["qa"](**model_inputs(batch), p_mask=batch["p_mask"], cls_index=batch["cls_index"])
+    ends = output.end_top_index.unflatten(1, (encoder.config.end_n_top, -1))[:, 0, 0]
+    rows = batch["answerable"]
+    exact = (output.start_top_index[:, 0] == batch["start_positions"]) & (ends == batch["end_positions"])
+    figures["held_out_qa"] = float(exact[rows].float().mean())
+    figures["held_out_qa_no_answer"] = float(((output.cls_logits < 0) == rows).float().mean())
+    encoder.train()
+    return figures
