@@ -13,6 +13,8 @@ from xlm_export.export import export
 BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
     "feature-extraction": ("XLMModel", {}),
     "fill-mask": ("XLMWithLMHeadModel", {}),
+    "text-generation": ("XLMWithLMHeadModel", {"causal": True}),
+    "text-generation-bidirectional": ("XLMWithLMHeadModel", {}),
     "text-classification": (
         "XLMForSequenceClassification",
         {"id2label": {0: "contradiction", 1: "entailment", 2: "neutral"}},
@@ -31,7 +33,7 @@ def make_bundle(folder: Path, name: str) -> Path:
     """Write `folder/name`, and the checkpoint it is exported from as `folder/checkpoints/name`."""
     architecture, options = BUNDLES[name]
     checkpoint = make_checkpoint(folder / "checkpoints" / name, architecture, list(BUNDLES).index(name), **options)
-    export(checkpoint, folder / name)
+    export(checkpoint, folder / name, task="text-generation" if name.startswith("text-generation") else None)
     return folder / name
 
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from xlm_runtime.bundle import Bundle
     from xlm_runtime.config import XLMConfig
     from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError, XLMError
+    from xlm_runtime.generation import GenerationOptions
     from xlm_runtime.pipelines import pipeline
     from xlm_runtime.tokenization import XLMTokenizer
 
@@ -14,6 +15,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "EngineError",
+    "GenerationOptions",
     "InputError",
     "MissingExtraError",
     "XLMConfig",
@@ -22,7 +24,13 @@ __all__ = [
     "pipeline",
 ]
 
-_MODULES = {"Bundle": "bundle", "XLMConfig": "config", "pipeline": "pipelines", "XLMTokenizer": "tokenization"}
+_MODULES = {
+    "Bundle": "bundle",
+    "GenerationOptions": "generation",
+    "XLMConfig": "config",
+    "XLMTokenizer": "tokenization",
+    "pipeline": "pipelines",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime import cli_evaluate, cli_question_answering, cli_tables
+from xlm_runtime import cli_evaluate, cli_question_answering, cli_tables, cli_text_generation
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError, XLMError
 from xlm_runtime.pipelines import pipeline
@@ -124,6 +124,9 @@ def _run_task(args: argparse.Namespace) -> int:
     shown: deque[Any] = deque()
     count = 0
     try:
+        if getattr(args, "stream", False):
+            cli_text_generation.stream(pipe, inputs, options)
+            return 0
         for answer in _answers(pipe, _noting(inputs, shown), options, args.unbuffered or sys.stdin.isatty()):
             text = shown.popleft()
             if args.json:
@@ -241,6 +244,13 @@ COMMANDS = {
         _add_fill_mask,
         lambda args: {**_common(args), "top_k": args.top_k, "targets": args.target},
         cli_tables.mask_rows,
+    ),
+    "text-generation": Command(
+        "text that continues prompts",
+        cli_text_generation.add_options,
+        lambda args: {"lang": args.lang, **cli_text_generation.read_options(args)},
+        cli_text_generation.answer_rows,
+        truncates=False,
     ),
     "text-classification": Command(
         "labels of texts, or of pairs of texts given as JSON",

@@ -44,6 +44,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 EXAMPLES = {
     "feature-extraction": ("feature-extraction", ["--pooling", "mean"], TEXTS[0]),
     "fill-mask": ("fill-mask", ["--top-k", "2"], "The <mask> stands."),
+    "text-generation": ("text-generation", ["--num-beams", "2", "--max-new-tokens", "5"], TEXTS[0]),
     "text-classification": ("text-classification", ["--top-k", "all"], TEXTS[0]),
     "zero-shot-classification": ("text-classification", ["--labels", "sea,work"], TEXTS[0]),
     "multiple-choice": ("multiple-choice", ["--choice", "Yes.", "--choice", "No."], TEXTS[0]),

@@ -12,6 +12,7 @@ from xlm_runtime.pipelines.model import BundleModel
 from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
 from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
 from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
+from xlm_runtime.pipelines.text_generation import TextGenerationPipeline
 from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
 from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
 
@@ -26,6 +27,7 @@ class PipelineEntry(NamedTuple):
 PIPELINES = {
     "feature-extraction": PipelineEntry("feature-extraction", FeatureExtractionPipeline),
     "fill-mask": PipelineEntry("fill-mask", FillMaskPipeline),
+    "text-generation": PipelineEntry("text-generation", TextGenerationPipeline),
     "text-classification": PipelineEntry("text-classification", TextClassificationPipeline),
     "zero-shot-classification": PipelineEntry("text-classification", ZeroShotClassificationPipeline),
     "multiple-choice": PipelineEntry("multiple-choice", MultipleChoicePipeline),

@@ -26,6 +26,8 @@ _MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192}
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
+# and, of a graph with a cache, also its positions and the past
+_PAST = "past_key_values."
 
 
 @dataclass(frozen=True)
@@ -167,18 +169,32 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed.
         """
-        self._weights_check.result()
         pad_id = self.tokenizer.pad_token_id
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
         if not self.config.uses_langs:
             del arrays["langs"]
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
-        outputs = self.session.run({**arrays, **(extra or {})})
+        outputs = self.feed({**arrays, **(extra or {})})
         return {
             name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
             for name, value in outputs.items()
         }
+
+    def feed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The graph's outputs as the engine gives them, for all of its inputs.
+
+        Raises:
+            BundleError: the weights' file has changed since the export.
+            EngineError: the engine failed.
+        """
+        self._weights_check.result()
+        return self.session.run(inputs)
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the graph takes and gives keys and values of past tokens."""
+        return any(spec.name.startswith(_PAST) for spec in self.graph.inputs)
 
     def lang_id(self, lang: str | None) -> int:
         """The number of a language, the configuration's default for None.
@@ -211,7 +227,10 @@ def _check_graph(graph: Graph, bundle: Bundle) -> None:
             f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the layout '{graph.layout}'; this version "
             "reads 'padded'. Upgrade xlm-onnx, or export it again."
         )
-    foreign = [spec.name for spec in graph.inputs if spec.name not in _FED]
+    names = [spec.name for spec in graph.inputs]
+    past = [name for name in names if name.startswith(_PAST)]
+    fed = (*_FED, "position_ids", *past) if past else _FED
+    foreign = [name for name in names if name not in fed]
     if foreign:
         raise BundleError(
             f"The graph '{graph.file}' of the bundle '{bundle.folder}' asks for {', '.join(foreign)}, which pipelines "

@@ -1,0 +1,79 @@
+"""`xlm-runtime text-generation`: its options, its answers as rows, and text as it appears."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xlm_runtime.errors import InputError
+from xlm_runtime.generation import GenerationOptions
+
+Rows = list[list[str]]
+
+_EARLY = {"yes": True, "no": False, "never": "never"}
+# options that take a number, under the names of `GenerationOptions`
+_NUMBERS: tuple[tuple[str, type, str], ...] = (
+    ("max_new_tokens", int, "most tokens to generate (default: 32)"),
+    ("min_new_tokens", int, "no end before so many tokens"),
+    ("temperature", float, "with --sample: above 1 more varied, below 1 less"),
+    ("top_k", int, "with --sample: draw among the N best tokens"),
+    ("top_p", float, "with --sample: draw among the best tokens that have this probability"),
+    ("seed", int, "with --sample: makes draws repeatable"),
+    ("num_beams", int, "beam search with so many beams"),
+    ("length_penalty", float, "with --num-beams: above 1 favours longer texts"),
+    ("num_return_sequences", int, "texts for each prompt (beams, or draws)"),
+    ("repetition_penalty", float, "above 1 makes tokens that were there less likely"),
+    ("no_repeat_ngram_size", int, "no N tokens in a row come twice"),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command; those not given keep `GenerationOptions`' defaults."""
+    parser.add_argument("--sample", action="store_true", help="draw tokens instead of taking the best ones")
+    for name, kind, text in _NUMBERS:
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+    parser.add_argument("--early-stopping", choices=_EARLY, help="with --num-beams: when to end (default: no)")
+    parser.add_argument("--bad-words", action="append", metavar="TEXT", help="never generated; can be repeated")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="the text ends before it; can be repeated")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of a text")
+    parser.add_argument("--prompt-start", metavar="TOKEN", help="token before the prompt (default: </s>), '' for none")
+    parser.add_argument(
+        "--return-scores", action="store_true", help="also the score; tokens' log-probabilities in JSON"
+    )
+    parser.add_argument("--stream", action="store_true", help="print text as it is generated")
+
+
+def read_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The pipeline's keyword arguments.
+
+    Raises:
+        InputError: options that contradict each other.
+    """
+    given: dict[str, Any] = {name: getattr(args, name) for name, _, _ in _NUMBERS if getattr(args, name) is not None}
+    if args.early_stopping is not None:
+        given["early_stopping"] = _EARLY[args.early_stopping]
+    for name in ("bad_words", "stop"):
+        if getattr(args, name):
+            given[name] = tuple(getattr(args, name))
+    if args.stream and args.json:
+        raise InputError("--stream prints bare text, --json one value a line; choose one.")
+    flags = {"do_sample": args.sample, "ignore_eos": args.ignore_eos, "return_scores": args.return_scores}
+    return {"options": GenerationOptions(**flags, **given), "prompt_start": args.prompt_start}
+
+
+def answer_rows(answer: Any) -> Rows:
+    results = answer if isinstance(answer, list) else [answer]
+    scores = [[f"{result['score']:.4f}"] if "score" in result else [] for result in results]
+    return [[*score, result["ending"], result["generated_text"]] for score, result in zip(scores, results, strict=True)]
+
+
+def stream(pipe: Any, inputs: Iterable[Any], options: Mapping[str, Any]) -> None:
+    """Print what follows each prompt, piece by piece, and a line's end behind it."""
+    for item in inputs:
+        for piece in pipe.stream(item, **options):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print(flush=True)
