@@ -1,0 +1,202 @@
+"""Generation against torch: loops without a cache over the reference model, and transformers' `generate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from benchmarks.checkpoints import SHARED, write_checkpoint
+from tests.conftest import Bundles
+from tests.runtime.texts import LANGS, TEXTS
+from tests.tolerances import RUNTIME_FP32
+from xlm_export import export, load_checkpoint
+from xlm_runtime import GenerationOptions, pipeline
+
+NEW = 16
+EOS = 1
+GENERATE = {"max_new_tokens": NEW, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": EOS}
+
+
+def theirs(checkpoint: Path) -> Any:
+    return transformers.XLMWithLMHeadModel.from_pretrained(checkpoint).eval()
+
+
+def prompt_ids(tokenizer: Any, text: str, lang: str | None, start: int) -> list[int]:
+    return [start, *tokenizer.convert_tokens_to_ids(tokenizer._tokenize(text, lang=lang or "en"))]
+
+
+class TorchLoop:
+    """Greedy and beam search that run the whole sequence for every token, one sequence at a time."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.model: Any = load_checkpoint(checkpoint).model
+        self.tokenizer = transformers.XLMTokenizer.from_pretrained(checkpoint)
+
+    @torch.inference_mode()
+    def log_probs(self, ids: list[int], lang: str | None) -> torch.Tensor:
+        config = self.model.config
+        lang_id = config.lang_id if lang is None else config.lang2id[lang]
+        output = self.model(torch.tensor([ids]), langs=torch.full((1, len(ids)), lang_id), logits_to_keep=1)
+        return output.logits[0, -1].log_softmax(-1)
+
+    def greedy(self, text: str, lang: str | None, count: int) -> list[int]:
+        ids = prompt_ids(self.tokenizer, text, lang, EOS)
+        prompt = len(ids)
+        while len(ids) < prompt + count and (len(ids) == prompt or ids[-1] != EOS):
+            ids.append(int(self.log_probs(ids, lang).argmax()))
+        return ids[prompt:]
+
+    def beam(self, text: str, lang: str | None, count: int, beams: int) -> tuple[list[int], float]:
+        """The textbook's search: all continuations of all beams, the best kept, finished ones by score / length."""
+        prompt = prompt_ids(self.tokenizer, text, lang, EOS)
+        running: list[tuple[float, list[int]]] = [(0.0, [])]
+        finished: list[tuple[float, list[int]]] = []
+        for step in range(1, count + 1):
+            candidates = []
+            for score, new in running:
+                values, tokens = self.log_probs([*prompt, *new], lang).topk(2 * beams)
+                candidates += [(score + v, [*new, t]) for v, t in zip(values.tolist(), tokens.tolist(), strict=True)]
+            candidates.sort(key=lambda item: -item[0])
+            running = []
+            for rank, (score, new) in enumerate(candidates[: 2 * beams]):
+                if new[-1] != EOS and step < count:
+                    running.append((score, new))
+                elif rank < beams:
+                    finished.append((score / step, new))
+            running = running[:beams]
+            finished = sorted(finished, key=lambda item: -item[0])[:beams]
+            if not running or (len(finished) == beams and running[0][0] / step <= finished[-1][0]):
+                break
+        return finished[0][1], finished[0][0]
+
+
+@pytest.fixture(scope="module")
+def causal(bundles: Bundles) -> tuple[Any, TorchLoop]:
+    folder = bundles("text-generation")
+    return pipeline("text-generation", folder), TorchLoop(folder.parent / "checkpoints" / "text-generation")
+
+
+def test_greedy_equals_the_uncached_loop(causal: tuple[Any, TorchLoop]) -> None:
+    pipe, loop = causal
+    answers = pipe(TEXTS, GenerationOptions(max_new_tokens=NEW), lang=LANGS)
+    for text, lang, answer in zip(TEXTS, LANGS, answers, strict=True):
+        assert answer["ids"] == loop.greedy(text, lang, NEW)
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams_equal_the_uncached_loop(causal: tuple[Any, TorchLoop], beams: int) -> None:
+    pipe, loop = causal
+    answers = pipe(TEXTS, GenerationOptions(max_new_tokens=NEW, num_beams=beams, return_scores=True), lang=LANGS)
+    for text, lang, answer in zip(TEXTS, LANGS, answers, strict=True):
+        ids, score = loop.beam(text, lang, NEW, beams)
+        assert answer["ids"] == ids
+        np.testing.assert_allclose(answer["score"], score, atol=RUNTIME_FP32)
+
+
+def test_perplexity_equals_torchs_loss(causal: tuple[Any, TorchLoop]) -> None:
+    pipe, loop = causal
+    for text, lang, answer in zip(TEXTS, LANGS, pipe.score(TEXTS, lang=LANGS), strict=True):
+        ids = torch.tensor([prompt_ids(loop.tokenizer, text, lang, EOS)])
+        langs = torch.full_like(ids, loop.model.config.lang2id[lang])
+        with torch.inference_mode():
+            logits = loop.model(ids, langs=langs).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:])
+        np.testing.assert_allclose(np.log(answer["perplexity"]), loss.item(), rtol=RUNTIME_FP32)
+
+
+def samples(pipe: Any, text: str, count: int) -> np.ndarray:
+    wanted = GenerationOptions(
+        max_new_tokens=1, do_sample=True, seed=7, num_return_sequences=count, temperature=2.0, ignore_eos=True
+    )
+    return np.array([answer["ids"][0] for answer in pipe(text, wanted, lang="en")])
+
+
+def test_draws_follow_torchs_distribution(causal: tuple[Any, TorchLoop]) -> None:
+    """Pearson's chi-squared test of 5,000 first tokens, those expected under 5 times in one class."""
+    pipe, loop = causal
+    drawn = samples(pipe, TEXTS[0], 5000)
+    log_probs = loop.log_probs(prompt_ids(loop.tokenizer, TEXTS[0], "en", EOS), "en")
+    expected = (log_probs.double() / 2).softmax(-1).numpy() * len(drawn)
+    counts = np.bincount(drawn, minlength=len(expected))
+    often = expected >= 5
+    expected = np.append(expected[often], expected[~often].sum())
+    counts = np.append(counts[often], counts[~often].sum())
+    freedom = len(expected) - 1
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    assert freedom > 10
+    assert statistic < freedom + 4 * (2 * freedom) ** 0.5, "four standard deviations above the mean"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.5, "early_stopping": True},
+        {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never"},
+        {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2},
+        {"num_beams": 3, "repetition_penalty": 1.3, "min_new_tokens": 4},
+    ],
+    ids=lambda options: ",".join(options) or "greedy",
+)
+def test_the_mask_token_mode_equals_transformers(bundles: Bundles, options: dict[str, Any]) -> None:
+    folder = bundles("text-generation-bidirectional")
+    checkpoint = folder.parent / "checkpoints" / "text-generation-bidirectional"
+    model, tokenizer = theirs(checkpoint), transformers.XLMTokenizer.from_pretrained(checkpoint)
+    pipe = pipeline("text-generation", folder)
+    wanted = GenerationOptions(max_new_tokens=NEW, return_scores=True, **options)
+    for text, answer in zip(TEXTS, pipe(TEXTS, wanted, prompt_start="<s>"), strict=True):
+        ids = prompt_ids(tokenizer, text, None, 0)
+        with torch.inference_mode():
+            output = model.generate(
+                torch.tensor([ids]),
+                **GENERATE,
+                **options,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_scores=True,
+            )
+        answers = answer if isinstance(answer, list) else [answer]
+        for sequence, ours in zip(output.sequences.tolist(), answers, strict=True):
+            new = sequence[len(ids) :]
+            assert ours["ids"] == new[: len(ours["ids"])]
+            assert set(new[len(ours["ids"]) :]) <= {2}, "padding behind the end"
+        if "num_beams" in options:
+            got = [ours["score"] for ours in answers]
+            np.testing.assert_allclose(got, output.sequences_scores.numpy(), atol=RUNTIME_FP32)
+
+
+@pytest.fixture(scope="module")
+def ende(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, TorchLoop]:
+    """The causal English-German configuration with its vocabulary, two of its layers and drawn weights."""
+    folder = tmp_path_factory.mktemp("ende")
+    write_checkpoint(folder / "checkpoint", "xlm-clm-ende-1024", n_layers=2)
+    path = folder / "checkpoint" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"causal": True}), encoding="utf-8")
+    bundle = export(folder / "checkpoint", folder / "bundle")
+    assert (bundle.task, bundle.verification["status"]) == ("text-generation", "passed")
+    return pipeline("text-generation", folder / "bundle"), TorchLoop(folder / "checkpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data folder ../shared/data is absent")
+def test_the_real_vocabulary(ende: tuple[Any, TorchLoop]) -> None:
+    pipe, loop = ende
+    prompts = {"Der alte Leuchtturm steht am Rand der kleinen Stadt": "de", "In winter only two ships go": "en"}
+    texts, langs = list(prompts), list(prompts.values())
+    wanted = GenerationOptions(max_new_tokens=24, ignore_eos=False)
+    for text, lang, answer in zip(texts, langs, pipe(texts, wanted, lang=langs), strict=True):
+        assert answer["ids"] == loop.greedy(text, lang, 24)
+    wanted = replace(wanted, num_beams=4, return_scores=True)
+    for text, lang, answer in zip(texts, langs, pipe(texts, wanted, lang=langs), strict=True):
+        ids, score = loop.beam(text, lang, 24, 4)
+        assert answer["ids"] == ids
+        np.testing.assert_allclose(answer["score"], score, atol=RUNTIME_FP32)
