@@ -20,7 +20,7 @@ from xlm_export.moses_tables import moses_tables
 from xlm_export.onnx_file import save
 from xlm_export.tracing import DEFAULT_OPSET, trace
 from xlm_export.verification import VerificationReport, verify_graph
-from xlm_export.verification_generation import generation_cases, verify_cached_graph
+from xlm_export.verification_generation import generation_cases, verify_cached_graph, with_embeddings
 from xlm_export.verification_inputs import verification_cases
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
@@ -137,7 +137,8 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
     report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
-    write_contents(replace(written, verification=report.to_dict()))
+    quantized = {key: value for key, value in written.verification.items() if key == "quantized"}
+    write_contents(replace(written, verification=report.to_dict() | quantized))
     return report
 
 
@@ -152,7 +153,9 @@ def verify_bundle(
     session = open_session(bundle.folder / entry.file, provider)
     on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731
     if graph.cache:
-        generations = generation_cases(graph, tokenizer)
+        generations = generation_cases(graph.inputs, graph.model.config, tokenizer)
+        if any(spec.name == "inputs_embeds" for spec in graph.inputs):
+            generations = [with_embeddings(case, graph) for case in generations]
         return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
     cases = verification_cases(graph, tokenizer)
     return verify_graph(graph, session, cases, entry.precision, provider, on_case)

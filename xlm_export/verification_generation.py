@@ -6,8 +6,8 @@ sequence gives what each step of its generation has to give, and the keys and va
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from xlm_export.graph import ExportGraph
 from xlm_export.verification import OutputError, VerificationReport, argmax_agrees
 from xlm_export.verification_inputs import SENTENCES, graph_embeddings
+from xlm_runtime.config import XLMConfig
 from xlm_runtime.sessions import Session
+from xlm_runtime.tasks import TensorSpec
 from xlm_runtime.tokenization import XLMTokenizer
 
 # Single-token steps of the longest case; the steps before them are taken at once.
@@ -35,12 +37,22 @@ class GenerationCase:
     name: str
     inputs: dict[str, np.ndarray]
     pieces: tuple[int, ...]
+    head_shape: tuple[int, int]
+    """n_heads, head_dim"""
+
+    def empty_past(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """No keys and values, by the graph's names of them."""
+        n_heads, head_dim = self.head_shape
+        shape = (len(self.inputs["attention_mask"]), n_heads, 0, head_dim)
+        return dict.fromkeys(names, np.zeros(shape, np.float32))
 
 
-def generation_cases(graph: ExportGraph, tokenizer: XLMTokenizer, seed: int = 0) -> list[GenerationCase]:
-    """The generations for `graph`: seeded ids and sentences, prompts of different lengths, prefill in one and more."""
+def generation_cases(
+    graph_inputs: Sequence[TensorSpec], config: XLMConfig, tokenizer: XLMTokenizer, seed: int = 0
+) -> list[GenerationCase]:
+    """The generations for a graph: seeded ids and sentences, prompts of different lengths, prefill in one and more."""
     rng = np.random.default_rng(seed)
-    config = graph.model.config
+    names = {spec.name for spec in graph_inputs}
     longest = config.max_position_embeddings
 
     def drawn(lengths: list[int]) -> list[np.ndarray]:
@@ -50,21 +62,26 @@ def generation_cases(graph: ExportGraph, tokenizer: XLMTokenizer, seed: int = 0)
     encoded = tokenizer([sentence * 4 for sentence in SENTENCES[:4]])["input_ids"]
     texts = [np.asarray(ids[: min(longest, MOST_STEPS)], dtype=np.int64) for ids in encoded]
     total = max(len(ids) for ids in texts)
-    return [
-        _case("from one token, one by one", graph, drawn([short]), [1] * short, rng),
-        _case("3 prompts of unequal length", graph, drawn([short, short - 5, short - 9]), [11, *[1] * 5], rng),
-        _case("one row all padding", graph, drawn([short, 0, short - 2]), [9, *[1] * 7], rng),
-        _case("prefill in 3 pieces, then in twos", graph, drawn([short, short - 3]), [3, 6, 1, 2, 2, 2], rng),
-        _case(f"2 × {longest}", graph, drawn([longest, longest - 7]), [longest - steps, *[1] * steps], rng),
-        _case(f"{len(texts)} texts", graph, texts, [total // 3, *[1] * (total - total // 3)], rng),
-    ]
+    lengths: dict[str, tuple[list[np.ndarray], list[int]]] = {
+        "from one token, one by one": (drawn([short]), [1] * short),
+        "3 prompts of unequal length": (drawn([short, short - 5, short - 9]), [11, *[1] * 5]),
+        "one row all padding": (drawn([short, 0, short - 2]), [9, *[1] * 7]),
+        "prefill in 3 pieces, then in twos": (drawn([short, short - 3]), [3, 6, 1, 2, 2, 2]),
+        f"2 × {longest}": (drawn([longest, longest - 7]), [longest - steps, *[1] * steps]),
+        f"{len(texts)} texts": (texts, [total // 3, *[1] * (total - total // 3)]),
+    }
+    return [_case(name, names, config, ids, pieces, rng) for name, (ids, pieces) in lengths.items()]
 
 
 def _case(
-    name: str, graph: ExportGraph, token_ids: list[np.ndarray], pieces: list[int], rng: np.random.Generator
+    name: str,
+    names: set[str],
+    config: XLMConfig,
+    token_ids: list[np.ndarray],
+    pieces: list[int],
+    rng: np.random.Generator,
 ) -> GenerationCase:
     """Pad on the left; positions count real tokens; languages are drawn for each token."""
-    config = graph.model.config
     total = max(len(ids) for ids in token_ids)
     shape = (len(token_ids), total)
     input_ids = np.full(shape, config.pad_token_id or 0, dtype=np.int64)
@@ -77,11 +94,15 @@ def _case(
         "langs": rng.integers(0, config.n_langs, shape),
         "token_type_ids": rng.integers(0, min(2, config.vocab_size), shape),
         "position_ids": np.maximum(np.cumsum(mask, axis=1) - 1, 0),
-        "inputs_embeds": graph_embeddings(graph, input_ids),
     }
-    names = {spec.name for spec in graph.inputs}
-    kept = {key: value for key, value in arrays.items() if key in names}
-    return GenerationCase(name, kept, _fitted(pieces, total))
+    kept = {key: value for key, value in arrays.items() if key in (names | {"input_ids"})}
+    return GenerationCase(name, kept, _fitted(pieces, total), (config.n_heads, config.head_dim))
+
+
+def with_embeddings(case: GenerationCase, graph: ExportGraph) -> GenerationCase:
+    """The case for a graph that takes `inputs_embeds` in place of `input_ids`."""
+    inputs = {name: value for name, value in case.inputs.items() if name != "input_ids"}
+    return replace(case, inputs={**inputs, "inputs_embeds": graph_embeddings(graph, case.inputs["input_ids"])})
 
 
 def _fitted(pieces: list[int], total: int) -> tuple[int, ...]:
@@ -112,22 +133,35 @@ def verify_cached_graph(
             on_case(case.name)
         want = uncached_outputs(reference, case.inputs)
         batch, total = case.inputs["attention_mask"].shape
-        config = reference.model.config
-        past = [np.zeros((batch, config.n_heads, 0, config.head_dim), np.float32) for _ in past_names]
         start = 0
-        for size in case.pieces:
-            end = start + size
-            feed = {name: value[:, start:end] for name, value in case.inputs.items()}
-            feed["attention_mask"] = case.inputs["attention_mask"][:, :end]
-            kept = np.flatnonzero(feed["attention_mask"][:, start:end])[-MOST_LOGIT_POSITIONS:]
-            feed = {name: np.ascontiguousarray(value) for name, value in feed.items()}
-            got = session.run({**feed, "logit_positions": kept, **dict(zip(past_names, past, strict=True))})
+        for size, got in zip(case.pieces, steps(session, case, past_names), strict=True):
+            mask = case.inputs["attention_mask"][:, : start + size] != 0
+            kept = _kept(mask[:, start:])
             wanted = {**want, "logits": _logits(reference, want["hidden"][kept // size, kept % size + start])}
-            _compare(report, reference, got, wanted, case.inputs["attention_mask"][:, :end] != 0)
-            past = [got[name.replace("past_key_values", "present")] for name in past_names]
-            start = end
+            _compare(report, reference, got, wanted, mask)
+            start += size
         report.cases.append(f"{case.name} ({len(case.pieces)} steps of {batch} × {total})")
     return report
+
+
+def steps(session: Session, case: GenerationCase, past_names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """The graph's outputs of each piece of a case, each with the keys and values that the one before gave."""
+    past = case.empty_past(past_names)
+    start = 0
+    for size in case.pieces:
+        end = start + size
+        feed = {name: np.ascontiguousarray(value[:, start:end]) for name, value in case.inputs.items()}
+        feed["attention_mask"] = np.ascontiguousarray(case.inputs["attention_mask"][:, :end])
+        feed["logit_positions"] = _kept(feed["attention_mask"][:, start:])
+        outputs = session.run({**feed, **past})
+        yield outputs
+        past = {name: outputs[name.replace("past_key_values", "present")] for name in past_names}
+        start = end
+
+
+def _kept(mask: np.ndarray) -> np.ndarray:
+    """Flat positions of the last real tokens of a piece, (batch, new)."""
+    return np.flatnonzero(mask)[-MOST_LOGIT_POSITIONS:]
 
 
 def uncached_outputs(reference: ExportGraph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
