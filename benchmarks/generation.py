@@ -1,0 +1,211 @@
+"""Milliseconds a generated token: `python -m benchmarks.generation [--layers N] [--json FILE]`.
+
+One process, two threads, greedy, seeded weights of the size of xlm-clm-ende-1024 made causal. Side by side, round after
+round: transformers' `generate`, a loop over this project's torch model with its cache, and this project's runtime in
+each precision. `stream` is one bare product of a vector and all the weights that a step reads, in ONNX Runtime: no
+decoder of batch 1 can be faster. Each number is the best of all rounds, in brackets the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.checkpoints import write_checkpoint
+from xlm_export import export, load_checkpoint
+from xlm_export.quantization import RECIPES, quantize
+from xlm_runtime import GenerationOptions, XLMConfig, pipeline
+from xlm_runtime.generation.decoder import Prompt
+from xlm_runtime.generation.search import make_strategy, search
+
+NAME = "xlm-clm-ende-1024"
+Steps = Callable[[np.ndarray, int], Iterator[float]]
+
+
+def write_model(folder: Path, layers: int | None) -> None:
+    """The checkpoint, made causal, and its bundle with a graph for each recipe."""
+    write_checkpoint(folder / "checkpoint", NAME, n_layers=layers)
+    path = folder / "checkpoint" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"causal": True}), encoding="utf-8")
+    export(folder / "checkpoint", folder / "bundle")
+    for recipe in RECIPES:
+        quantize(folder / "bundle", recipe)
+
+
+def transformers_steps(folder: Path) -> Steps:
+    """`generate` runs everything again for each token, so its first token costs what every one costs."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    model = transformers.XLMWithLMHeadModel.from_pretrained(folder / "checkpoint").eval()
+
+    def steps(ids: np.ndarray, count: int) -> Iterator[float]:
+        options = {"max_new_tokens": 1, "do_sample": False, "pad_token_id": 2, "eos_token_id": None}
+        for _ in range(min(count, 2)):
+            began = time.perf_counter()
+            model.generate(torch.from_numpy(ids), **options)
+            yield time.perf_counter() - began
+
+    return steps
+
+
+def torch_steps(folder: Path) -> Steps:
+    """The reference model with its own cache."""
+    model: Any = load_checkpoint(folder / "checkpoint").model
+
+    @torch.inference_mode()
+    def steps(ids: np.ndarray, count: int) -> Iterator[float]:
+        new, cache = torch.from_numpy(ids), model.transformer.empty_cache(len(ids))
+        mask = torch.ones_like(new)
+        for i in range(count + 1):
+            began = time.perf_counter()
+            output = model(new, mask, langs=torch.zeros_like(new), cache=cache, logits_to_keep=1)
+            new, cache = output.logits[:, -1:].argmax(-1), output.cache
+            mask = torch.cat((mask, torch.ones_like(new)), dim=1)
+            if i:  # the first is the prompt's
+                yield time.perf_counter() - began
+
+    return steps
+
+
+def runtime_steps(folder: Path, precision: str, threads: int) -> Steps:
+    """This project's search loop, from scores to tokens and back."""
+    pipe = pipeline("text-generation", folder / "bundle", threads=threads, precision=precision)
+
+    def steps(ids: np.ndarray, count: int) -> Iterator[float]:
+        prompts = [Prompt(row.tolist()) for row in ids]
+        options = GenerationOptions(max_new_tokens=count + 1, ignore_eos=True)
+        strategy = make_strategy(prompts, options, [], lambda new: "length" if len(new) > count else None)
+        running = search(pipe.decoder(), prompts, strategy)
+        next(running)
+        began = time.perf_counter()
+        for _ in running:
+            yield time.perf_counter() - began
+            began = time.perf_counter()
+
+    return steps
+
+
+def weights_read(config: XLMConfig) -> int:
+    """Numbers in the matrices that a step multiplies with: 12·emb_dim² a layer, and the projection to the words."""
+    return config.n_layers * 12 * config.emb_dim**2 + config.vocab_size * config.emb_dim
+
+
+def bare_products(config: XLMConfig, threads: int) -> dict[str, Callable[[], object]]:
+    """One vector times one matrix with as many numbers as a step reads, in fp32 and in int8."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rows, columns = config.emb_dim, weights_read(config) // config.emb_dim
+    rng = np.random.default_rng(0)
+    found: dict[str, Callable[[], object]] = {}
+    for precision, operator in (("fp32", "MatMul"), ("int8", "MatMulInteger")):
+        whole = precision == "int8"
+        weights = rng.integers(-127, 128, (rows, columns), np.int8)
+        stored = weights if whole else weights.astype(np.float32)
+        vector = np.ones((1, rows), np.uint8 if whole else np.float32)
+        kinds = (TensorProto.UINT8, TensorProto.INT32) if whole else (TensorProto.FLOAT, TensorProto.FLOAT)
+        graph = helper.make_graph(
+            [helper.make_node(operator, ["x", "w"], ["y"])],
+            "product",
+            [helper.make_tensor_value_info("x", kinds[0], vector.shape)],
+            [helper.make_tensor_value_info("y", kinds[1], (1, columns))],
+            [numpy_helper.from_array(stored, "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        found[precision] = lambda session=session, vector=vector: session.run(None, {"x": vector})
+        del model, graph, weights, stored
+        gc.collect()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, help="cut the model to so many layers")
+    parser.add_argument("--context", type=int, nargs="+", default=[32, 48, 128, 200, 400])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--tokens", type=int, default=16, help="steps of each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    times: dict[tuple[str, int, int], list[float]] = {}
+    stream: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder, options.layers)
+        config = XLMConfig.from_pretrained(folder / "bundle")
+        bare = bare_products(config, options.threads)
+        contenders: dict[str, Steps] = {
+            "transformers": transformers_steps(folder),
+            "torch, cached": torch_steps(folder),
+        }
+        for precision in ("fp32", *(recipe.precision for recipe in RECIPES.values())):
+            contenders[f"here, {precision}"] = runtime_steps(folder, precision, options.threads)
+        rng = np.random.default_rng(0)
+        for i in range(options.rounds):
+            for batch in options.batch:
+                for context in options.context:
+                    ids = rng.integers(14, config.vocab_size, (batch, context))
+                    for contender, steps in contenders.items():
+                        if contender == "transformers" and i >= 2:
+                            continue  # a round of it takes minutes
+                        times.setdefault((contender, batch, context), []).extend(steps(ids, options.tokens))
+            for precision, product in bare.items():
+                for _ in range(options.tokens):
+                    began = time.perf_counter()
+                    product()
+                    stream.setdefault(precision, []).append(time.perf_counter() - began)
+            print(f"round {i + 1} of {options.rounds}, load average {os.getloadavg()[0]:.1f}", flush=True)
+    report(times, stream, list(contenders), options)
+
+
+def report(
+    times: dict[tuple[str, int, int], list[float]],
+    stream: dict[str, list[float]],
+    contenders: list[str],
+    options: argparse.Namespace,
+) -> None:
+    """Print the table, ms a step of the whole batch, and ratios of the best times."""
+
+    def ms(values: list[float]) -> str:
+        return f"{1000 * min(values):.1f} ({1000 * statistics.median(values):.1f})"
+
+    print("| batch × context | " + " | ".join(contenders) + " |\n|---" + "|---" * len(contenders) + "|")
+    for batch in options.batch:
+        for context in options.context:
+            cells = [ms(times[contender, batch, context]) for contender in contenders]
+            print(f"| {batch} × {context} | " + " | ".join(cells) + " |")
+    print("stream: " + ", ".join(f"{precision} {ms(values)}" for precision, values in stream.items()))
+    for precision, values in stream.items():
+        for context in options.context:
+            if 1 in options.batch:
+                ours = min(times[f"here, {precision}", 1, context])
+                ratio = min(times["transformers", 1, context]) / ours
+                print(f"{precision}, 1 × {context}: {ours / min(values):.2f} of stream, transformers {ratio:.0f} times")
+    if options.json:
+        rows = [
+            {"contender": contender, "batch": batch, "context": context, "ms": [1000 * value for value in values]}
+            for (contender, batch, context), values in times.items()
+        ]
+        streams = {precision: [1000 * value for value in values] for precision, values in stream.items()}
+        options.json.write_text(json.dumps({"steps": rows, "stream": streams}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
