@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from examples.train_demo.batches import MASK
 from examples.train_demo.corpus import Corpus
-from examples.train_demo.facts import LANGUAGES, World
+from examples.train_demo.facts import LANGUAGES, TASK_LANGUAGES, World
 from examples.train_demo.tasks import (
     Choices,
     Entities,
@@ -30,7 +30,7 @@ from examples.train_demo.tasks import (
     make_inference,
     make_question,
 )
-from examples.train_demo.vocabulary import LANG2ID
+from examples.train_demo.vocabulary import LANG2ID, POSITIONS
 from xlm_runtime import pipeline
 from xlm_runtime.pipelines.model import BundleModel, TokenSequence
 from xlm_runtime.tokenization import XLMTokenizer
@@ -64,8 +64,13 @@ class HeldOut:
 
 def held_out_sets(per_language: int, corpus: Corpus | None, tokenizer: XLMTokenizer) -> HeldOut:
     """The same examples every time: `per_language` of each template task, and the corpus's held-out texts."""
-    worlds = [World(lang, random.Random(SEED + i), held_out=True) for i, lang in enumerate(LANGUAGES)]
-    texts = [(lang, text) for lang in LANGUAGES for text in (corpus.held_out[lang] if corpus else [])]
+    worlds = [World(lang, random.Random(SEED + i), held_out=True) for i, lang in enumerate(TASK_LANGUAGES)]
+    texts = [
+        (lang, text)
+        for lang in LANGUAGES
+        for text in (corpus.held_out[lang] if corpus else [])
+        if len(tokenizer.encode(text, lang=lang)) <= POSITIONS
+    ]
 
     def draw(make: Callable[[World], Any]) -> list[Any]:
         return [make(world) for world in worlds for _ in range(per_language)]
@@ -106,7 +111,7 @@ class Unigram:
         losses = [
             -self.log_probabilities[lang][index]
             for lang, text in texts
-            for index in tokenizer.encode(text, lang=lang)[:LONGEST_TEXT][1:]
+            for index in tokenizer.encode(text, lang=lang, add_special_tokens=False)
         ]
         return math.exp(sum(losses) / len(losses))
 
@@ -180,16 +185,11 @@ def score_masked(bundle: Path, sets: HeldOut, **options: Any) -> Figures:
 
 
 def score_causal(bundle: Path, sets: HeldOut, **options: Any) -> Figures:
-    """Perplexity a token, the end of the text included."""
-    model = BundleModel(bundle, "fill-mask", **options)
-    losses: list[float] = []
-    for lang, text in sets.texts:
-        ids = model.tokenizer.encode(text, lang=lang)[:LONGEST_TEXT]
-        logits = _logits(model, ids[:-1], lang, list(range(len(ids) - 1))).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        losses += (-log_probabilities[np.arange(len(ids) - 1), ids[1:]]).tolist()
-    return {"perplexity": math.exp(sum(losses) / len(losses))}
+    """Perplexity a token."""
+    generate = pipeline("text-generation", model=bundle, **options)
+    scores = generate.score([text for _, text in sets.texts], lang=[lang for lang, _ in sets.texts])
+    log_probabilities = [value for score in scores for value in score["token_log_probs"]]
+    return {"perplexity": math.exp(-sum(log_probabilities) / len(log_probabilities))}
 
 
 def _logits(model: BundleModel, ids: list[int], lang: str, positions: list[int]) -> NDArray[np.float32]:
@@ -208,5 +208,5 @@ SCORES: dict[str, tuple[str, Callable[..., Figures], bool]] = {
     "qa": ("question-answering", score_qa, False),
     "choice": ("multiple-choice", score_choice, False),
     "fill-mask": ("fill-mask", score_masked, True),
-    "clm": ("fill-mask", score_causal, True),
+    "clm": ("text-generation", score_causal, True),
 }

@@ -17,6 +17,7 @@ from examples.train_demo.tasks import NLI_LABELS
 from examples.train_demo.vocabulary import LANG2ID, POSITIONS, write_json
 from xlm_export import modeling
 from xlm_export.modeling import XLMConfig, XLMModel, XLMPreTrainedModel
+from xlm_export.modeling.model import sinusoidal_embeddings
 
 # folder → model class and labels
 HEADS: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -54,6 +55,33 @@ def make_config(vocab_size: int, dim: int, layers: int, causal: bool = False) ->
     )
 
 
+@torch.no_grad()
+def start_as_sinusoids(body: XLMModel) -> None:
+    """Learned positions that begin as sinusoids, as strong as the word embeddings.
+
+    From random positions the model stays a bag of words for thousands of steps; between sinusoids "the word before"
+    is one linear map.
+    """
+    table = body.position_embeddings.weight
+    waves = sinusoidal_embeddings(*table.shape)
+    table.copy_(waves * (body.config.embed_init_std / waves.std()))
+
+
+@torch.no_grad()
+def start_as_matching(body: XLMModel, gain: float = 0.8) -> None:
+    """Half of the heads begin with keys equal to queries, so that tokens look for their like (Trockman & Kolter 2023).
+
+    Together with sinusoids that is the same word elsewhere and the words around: what questions and entities need.
+    """
+    width = body.config.emb_dim // body.config.n_heads
+    for attention in body.attentions:
+        for head in range(body.config.n_heads // 2):
+            rows = slice(head * width, (head + 1) * width)
+            projection = nn.init.orthogonal_(torch.empty(width, body.config.emb_dim)) * gain
+            attention.q_lin.weight[rows] = projection
+            attention.k_lin.weight[rows] = projection
+
+
 class Encoder(nn.Module):
     """One body and every head; `heads[name]` is a whole model of the project, the body being shared."""
 
@@ -61,6 +89,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.body = XLMModel(config)
+        start_as_sinusoids(self.body)
+        start_as_matching(self.body)
         self.heads = nn.ModuleDict()
         for name, (architecture, labels) in HEADS.items():
             head = getattr(modeling, architecture)(_head_config(config, architecture, labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from examples.train_demo.facts import ENTITY, LANGUAGES, RELATIONS, SLOT, Fact, Text, World
+from examples.train_demo.facts import ENTITY, RELATIONS, SLOT, TASK_LANGUAGES, Fact, Text, World
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
@@ -127,5 +127,5 @@ def make_choices(world: World) -> Choices:
 
 
 def world_of(rng: random.Random, held_out: bool) -> World:
-    """A world in a language drawn at random."""
-    return World(rng.choice(LANGUAGES), rng, held_out)
+    """A world in one of the task languages, drawn at random."""
+    return World(rng.choice(TASK_LANGUAGES), rng, held_out)
