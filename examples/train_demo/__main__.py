@@ -1,7 +1,8 @@
 """`python -m examples.train_demo`: vocabulary, encoder with its heads, causal model, learning curve, held-out figures.
 
-About an hour on one core for each of the two models; `--smoke` runs every step in under a minute, on template text
-alone, and gives models that know nothing.
+Each stage runs on one core; `--stage encoder` and `--stage causal` may run beside each other. `--stage publish`, only
+when asked for, puts the result where the demo finds it. `--smoke` runs every step in miniature, on template text alone,
+and gives models that know nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from examples.train_demo.vocabulary import write_vocabulary
 from xlm_runtime.tokenization import XLMTokenizer
 
 STAGES = ("vocabulary", "encoder", "causal", "evaluate")
+PUBLISH = "publish"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.train_demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("build/demo"), help="folder to write (%(default)s)")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the reference text (%(default)s)")
-    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be given again")
+    parser.add_argument(
+        "--stage", choices=(*STAGES, PUBLISH), action="append", help="only this stage; may be given again"
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny run on template text alone")
     options = parser.parse_args(arguments)
     recipe = SMOKE if options.smoke else Recipe()
@@ -50,6 +54,10 @@ def run(recipe: Recipe, corpus: Corpus, output: Path, stages: tuple[str, ...]) -
 
         draw_curve(output)
         evaluate(output, corpus, recipe.per_language)
+    if PUBLISH in stages:
+        from examples.train_demo.publish import DEFAULT_CHECKPOINTS, publish
+
+        publish(output, DEFAULT_CHECKPOINTS)
 
 
 if __name__ == "__main__":

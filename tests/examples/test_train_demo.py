@@ -12,6 +12,7 @@ from examples.train_demo.__main__ import main
 from examples.train_demo.bpe import SPECIALS, learn_vocabulary
 from examples.train_demo.corpus import is_held_out, read_corpus, template_corpus
 from examples.train_demo.facts import HELD_OUT, LANGUAGES, RELATIONS, World, read_templates
+from examples.train_demo.publish import publish
 from examples.train_demo.tasks import make_entities, make_inference, make_question
 from xlm_runtime.tokenization.bpe import merge_symbols
 
@@ -77,6 +78,10 @@ def test_the_whole_recipe_in_a_tiny_run(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert set(figures) == {"language-id", "nli", "ner", "qa", "choice", "fill-mask", "clm", "examples"}
     assert (tmp_path / "learning_curve.png").stat().st_size > 1000
+    publish(tmp_path, tmp_path / "published")
+    card = (tmp_path / "published" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "{" not in card
+    assert (tmp_path / "published" / "qa" / "model.safetensors.index.json").is_file()
     again = tmp_path / "again"
     main(["--smoke", "--output", str(again), "--stage", "vocabulary"])
     for name in ("vocab.json", "merges.txt"):
