@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ru", "zh")
-# The languages of the template tasks: each more needs about as many examples again, some ten thousand of each task.
+# The languages of the template tasks; each more needs examples of its own. Entities in English alone took about
+# 5,000 to a loss of 0.1.
 TASK_LANGUAGES = ("de", "en", "ru", "zh")
 RELATIONS = ("live", "work", "buy", "born")
 # the slot that a relation fills, and its label for named entities

@@ -34,7 +34,7 @@ _PREFIX = "transformer."
 
 
 def make_config(vocab_size: int, dim: int, layers: int, causal: bool = False) -> XLMConfig:
-    """Without dropout, which costs a model this small more than it gives."""
+    """Without dropout."""
     return XLMConfig(
         vocab_size=vocab_size,
         emb_dim=dim,
@@ -59,8 +59,7 @@ def make_config(vocab_size: int, dim: int, layers: int, causal: bool = False) ->
 def start_as_sinusoids(body: XLMModel) -> None:
     """Learned positions that begin as sinusoids, as strong as the word embeddings.
 
-    From random positions the model stays a bag of words for thousands of steps; between sinusoids "the word before"
-    is one linear map.
+    Between sinusoids "the word before" is one linear map; between random vectors it is none.
     """
     table = body.position_embeddings.weight
     waves = sinusoidal_embeddings(*table.shape)
@@ -71,7 +70,7 @@ def start_as_sinusoids(body: XLMModel) -> None:
 def start_as_matching(body: XLMModel, gain: float = 0.8) -> None:
     """Half of the heads begin with keys equal to queries, so that tokens look for their like (Trockman & Kolter 2023).
 
-    Together with sinusoids that is the same word elsewhere and the words around: what questions and entities need.
+    Together with sinusoids that is the same word elsewhere and the words around.
     """
     width = body.config.emb_dim // body.config.n_heads
     for attention in body.attentions:

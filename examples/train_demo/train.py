@@ -44,7 +44,7 @@ class Recipe:
 
 
 # Examples of each task in a step of the second stage, and what the steps in turn hold beside qa and nli, which take
-# the longest to learn. Small batches: at the same cost 8 to 12 examples learn more than 24.
+# the longest to learn.
 ROWS = {"qa": 14, "nli": 12, "ner": 20, "language-id": 16, "choice": 8, "fill-mask": 24}
 TURNS = (("ner",), ("fill-mask", "choice"), ("ner",), ("fill-mask", "language-id"))
 SMOKE = Recipe(
@@ -150,7 +150,7 @@ def train_causal(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: L
 
 
 def start_at_frequencies(model: nn.Module, tokenizer: XLMTokenizer, corpus: Corpus) -> None:
-    """The projection's bias at the logarithm of each token's frequency, which Adam would take thousands of steps to."""
+    """The projection's bias at the logarithm of each token's frequency, which Adam reaches slowly."""
     counts = torch.ones(len(tokenizer))
     for lang, texts in corpus.train.items():
         for text in texts:
