@@ -68,11 +68,6 @@ def fold(model: onnx_ir.Model) -> None:
         optimizer.optimize_ir(model, input_size_limit=weights + 1, output_size_limit=weights + 1)
 
 
-def standard_domains_only(model: onnx_ir.Model) -> bool:
-    """Whether every node is one of ONNX's own operators, so that any engine can read the graph."""
-    return all(node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()) and not model.functions
-
-
 def _example(spec: TensorSpec, config: XLMConfig, dtype: torch.dtype) -> Tensor:
     shape = [_EXAMPLE_SIZES.get(axis) or int(getattr(config, axis)) for axis in spec.axes]
     if spec.dtype == "int64":
