@@ -90,7 +90,7 @@ def test_greedy_equals_the_uncached_loop(causal: tuple[Any, TorchLoop]) -> None:
         assert answer["ids"] == loop.greedy(text, lang, NEW)
 
 
-@pytest.mark.parametrize("beams", [2, 5])
+@pytest.mark.parametrize("beams", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_beams_equal_the_uncached_loop(causal: tuple[Any, TorchLoop], beams: int) -> None:
     pipe, loop = causal
     answers = pipe(TEXTS, GenerationOptions(max_new_tokens=NEW, num_beams=beams, return_scores=True), lang=LANGS)
@@ -137,14 +137,19 @@ def test_draws_follow_torchs_distribution(causal: tuple[Any, TorchLoop]) -> None
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"num_beams": 3},
-        {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.5, "early_stopping": True},
-        {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never"},
-        {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2},
-        {"num_beams": 3, "repetition_penalty": 1.3, "min_new_tokens": 4},
+        pytest.param({}, id="greedy"),
+        pytest.param({"repetition_penalty": 1.7, "no_repeat_ngram_size": 2}, id="processors"),
+        pytest.param({"num_beams": 3, "repetition_penalty": 1.3, "min_new_tokens": 4}, id="beams and processors"),
+        pytest.param({"num_beams": 3}, id="beams", marks=pytest.mark.slow),
+        pytest.param(
+            {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.5, "early_stopping": True},
+            id="n best, early",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never"}, id="never", marks=pytest.mark.slow
+        ),
     ],
-    ids=lambda options: ",".join(options) or "greedy",
 )
 def test_the_mask_token_mode_equals_transformers(bundles: Bundles, options: dict[str, Any]) -> None:
     folder = bundles("text-generation-bidirectional")
