@@ -82,6 +82,7 @@ def main() -> None:
     for line in lines:
         print(f"{line[0]:<22}{line[1]:<27}{line[2]:<38}{line[3]:>6}  {line[4]:>6}")
     print("\ndiff: largest difference between the graph's outputs and torch's, over the verification's batches.")
+    print("The weights are seeded, not trained: answers are arbitrary, but torch's.")
 
 
 if __name__ == "__main__":
