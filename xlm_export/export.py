@@ -112,7 +112,7 @@ def export(
 
 
 def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None = None) -> VerificationReport:
-    """Compare the graph that a bundle was exported with, its first, with the checkpoint; note the outcome in the bundle.
+    """Compare a bundle's first graph, the exported one, with its checkpoint and note the outcome in the bundle.
 
     Raises:
         InputError: the bundle has no graph that torch can be compared with.
