@@ -1,0 +1,191 @@
+"""The stamp of a TensorRT engine: what a plan was built from, by what and for what, in a JSON file beside the plan.
+
+`xlm-export engine` writes `engines/NAME.plan` and `engines/NAME.json` into a bundle's folder. A plan is only good for
+the GPU architectures, the TensorRT version and the graph that it was built with, and loading another one fails late or
+not at all; so the stamp is checked first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_runtime.bundle import Bundle, file_sha256
+from xlm_runtime.errors import EngineError
+from xlm_runtime.tasks import TensorSpec
+
+STAMP_VERSION = 1
+ENGINES_FOLDER = "engines"
+FLAVORS = ("tensorrt", "tensorrt-rtx")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EngineProfile:
+    """Shapes that an engine is optimised for: input → (smallest, optimal, largest) shape.
+
+    Every input of the graph is there. A plan's profiles are numbered by their place in `EngineStamp.profiles`.
+    """
+
+    name: str
+    shapes: dict[str, tuple[Shape, Shape, Shape]]
+
+
+@dataclass(frozen=True)
+class EngineStamp:
+    """What `engines/NAME.json` holds.
+
+    `flavor` is tensorrt or tensorrt-rtx, `version` that module's version, `targets` GPU architectures such as "sm89",
+    `precision` the graph's. `sources` maps the files that the plan was built from (the graph, and its weights where
+    they stand in a file of their own) to their sha256. `graph` and `plan` are paths inside the bundle. `inputs` and
+    `outputs` are the graph's, whose dtype "float" stands for `precision`.
+    """
+
+    flavor: str
+    version: str
+    targets: tuple[str, ...]
+    precision: str
+    profiles: tuple[EngineProfile, ...]
+    graph: str
+    sources: dict[str, str]
+    plan: str
+    plan_sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> EngineStamp:
+        """Read `engines/NAME.json`.
+
+        Raises:
+            EngineError: the file is missing, damaged or of another version of this format.
+        """
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["stamp_version"] != STAMP_VERSION:
+                raise EngineError(
+                    f"The engine stamp '{path}' has version {values['stamp_version']}, this xlm-onnx reads version "
+                    f"{STAMP_VERSION}; build the engine again with `xlm-export engine`."
+                )
+            profiles = tuple(_profile(item["name"], item["shapes"]) for item in values["profiles"])
+            return cls(
+                flavor=values["flavor"],
+                version=values["version"],
+                targets=tuple(values["targets"]),
+                precision=values["precision"],
+                profiles=profiles,
+                graph=values["graph"],
+                sources=values["sources"],
+                plan=values["plan"],
+                plan_sha256=values["plan_sha256"],
+                inputs=_specs(values["inputs"]),
+                outputs=_specs(values["outputs"]),
+            )
+        except FileNotFoundError as error:
+            raise EngineError(
+                f"File '{path.name}' not found in path '{path.parent}'; build the engine with `xlm-export engine`."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                f"The engine stamp '{path}' is damaged ({error!r}); build the engine again with `xlm-export engine`."
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return {
+            "stamp_version": STAMP_VERSION,
+            "flavor": self.flavor,
+            "version": self.version,
+            "targets": list(self.targets),
+            "precision": self.precision,
+            "profiles": [{"name": profile.name, "shapes": profile.shapes} for profile in self.profiles],
+            "graph": self.graph,
+            "sources": self.sources,
+            "plan": self.plan,
+            "plan_sha256": self.plan_sha256,
+            "inputs": [_listed(spec) for spec in self.inputs],
+            "outputs": [_listed(spec) for spec in self.outputs],
+        }
+
+    def write(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
+        """Write the JSON file, whole or not at all; `report` is kept beside the stamp, for readers."""
+        path = Path(path)
+        values = self.to_dict() | ({"report": report} if report is not None else {})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def check(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> None:
+        """Compare the stamp with what is about to load the plan.
+
+        Args:
+            bundle: the bundle that the stamp lies in; its table of contents says what the graph's hash is.
+            flavor, version: the TensorRT module at hand.
+            architecture: the GPU's, such as "sm89".
+
+        Raises:
+            EngineError: the engine does not fit; the message says why and gives the command that builds it anew.
+        """
+        why = self._misfit(bundle, flavor, version, architecture)
+        if why is not None:
+            target = "" if flavor == "tensorrt" else f" --target {architecture}"
+            raise EngineError(
+                f"The engine '{bundle.folder / self.plan}' {why} Build it again: xlm-export engine {bundle.folder} "
+                f"--flavor {flavor} --precision {self.precision}{target}"
+            )
+
+    def _misfit(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> str | None:
+        """What does not fit, as the end of a sentence that begins with the engine's name."""
+        if self.flavor != flavor:
+            return f"was built by {self.flavor}, but {flavor} is to load it."
+        if self.version != version:
+            return f"was built by {flavor} {self.version}, but {version} is installed, which cannot load it."
+        if architecture not in self.targets:
+            return f"was built for {', '.join(self.targets)}, but this GPU is {architecture}."
+        for name, digest in self.sources.items():
+            if bundle.files.get(name) != digest:
+                return f"was built from another '{name}' than the bundle holds now."
+        plan = bundle.folder / self.plan
+        if not plan.is_file():
+            return "is not there, though its stamp is."
+        if file_sha256(plan) != self.plan_sha256:
+            return "has changed since it was built (sha256 differs)."
+        return None
+
+
+def find_stamps(bundle: Bundle, precision: str | None = None) -> tuple[EngineStamp, ...]:
+    """The stamps of a bundle's engines, by their files' names.
+
+    Args:
+        precision: only engines in this precision.
+
+    Raises:
+        EngineError: a stamp that cannot be read.
+    """
+    paths = sorted((bundle.folder / ENGINES_FOLDER).glob("[!.]*.json"))
+    stamps = (EngineStamp.load(path) for path in paths)
+    return tuple(stamp for stamp in stamps if precision in (None, stamp.precision))
+
+
+def _profile(name: str, shapes: dict[str, list[list[int]]]) -> EngineProfile:
+    read: dict[str, tuple[Shape, Shape, Shape]] = {}
+    for tensor, (smallest, optimal, largest) in shapes.items():
+        read[tensor] = (tuple(smallest), tuple(optimal), tuple(largest))
+    return EngineProfile(name, read)
+
+
+def _specs(items: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(item["name"], item["dtype"], tuple(item["axes"])) for item in items)
+
+
+def _listed(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "axes": list(spec.axes)}
