@@ -22,13 +22,17 @@ BUNDLE_FILE = "bundle.json"
 # Where the token stands that says whether a question has an answer: at the first </s>, at the last real token, or at 0.
 CLS_INDEX_CONVENTIONS = ("first-sep", "last", "first")
 
+# Provider → the engine whose own graphs it takes beside portable ones.
+ENGINES = {"cpu": "onnxruntime-cpu", "cuda": "onnxruntime-cuda", "openvino": "openvino"}
+
 
 @dataclass(frozen=True)
 class Graph:
     """One graph of a bundle.
 
     `precision` is fp32, fp16, bf16, int8 or int4; `layout` is padded or packed; tensors whose dtype is "float" have
-    the type that `precision` computes in.
+    the type that `precision` computes in. `engine` is None for a graph of standard operators, else the one engine that
+    the graph was written for. `weights_in` names other files of the bundle that the graph reads weights from.
     """
 
     file: str
@@ -37,6 +41,8 @@ class Graph:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    engine: str | None = None
+    weights_in: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Graph:
@@ -44,13 +50,21 @@ class Graph:
             name: tuple(TensorSpec(item["name"], item["dtype"], tuple(item["axes"])) for item in values[name])
             for name in ("inputs", "outputs")
         }
-        return cls(values["file"], values["precision"], values["layout"], values["opset"], **sections)
+        return cls(
+            values["file"],
+            values["precision"],
+            values["layout"],
+            values["opset"],
+            **sections,
+            engine=values.get("engine"),
+            weights_in=tuple(values.get("weights_in", ())),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         def listed(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
             return [{"name": spec.name, "dtype": spec.dtype, "axes": list(spec.axes)} for spec in specs]
 
-        return {
+        values = {
             "file": self.file,
             "precision": self.precision,
             "layout": self.layout,
@@ -58,6 +72,11 @@ class Graph:
             "inputs": listed(self.inputs),
             "outputs": listed(self.outputs),
         }
+        if self.engine is not None:
+            values["engine"] = self.engine
+        if self.weights_in:
+            values["weights_in"] = list(self.weights_in)
+        return values
 
 
 @dataclass(frozen=True)
@@ -150,17 +169,32 @@ class Bundle:
             "verification": self.verification,
         }
 
-    def graph(self, precision: str | None = None) -> Graph:
-        """The graph of a precision, or the bundle's first.
+    def graph(self, precision: str | None = None, provider: str | None = None) -> Graph:
+        """The graph of a precision, by default that of the bundle's first graph, for a provider.
+
+        A provider takes a graph that was written for its engine first, and portable graphs else; without a provider
+        portable graphs come first.
 
         Raises:
-            InputError: the bundle has no graph in this precision.
+            InputError: the bundle has no such graph.
         """
-        for graph in self.graphs:
-            if precision in (None, graph.precision):
-                return graph
-        there = ", ".join(graph.precision for graph in self.graphs)
-        raise InputError(f"The bundle '{self.folder}' has no graph in precision '{precision}'; it has {there}.")
+        wanted = self.graphs[0].precision if precision is None else precision
+        engine = None if provider is None else ENGINES.get(provider)
+        fitting = [graph for graph in self.graphs if graph.precision == wanted]
+        usable = [graph for graph in fitting if provider is None or graph.engine in (None, engine)]
+        if usable:
+            return min(usable, key=lambda graph: graph.engine != engine)  # the first of equals
+        named = (f"{item.precision} ({item.engine})" if item.engine else item.precision for item in self.graphs)
+        which = f" for provider '{provider}'" if fitting else ""
+        raise InputError(
+            f"The bundle '{self.folder}' has no graph in precision '{wanted}'{which}; it has {', '.join(named)}."
+        )
+
+    def files_of(self, graph: Graph) -> list[str]:
+        """The graph's file, its external data (`model.onnx` and `model.onnx.data`), and files it shares weights of."""
+        owners = (graph.file, *graph.weights_in)
+        found = [name for name in self.files if any(name == own or name.startswith(f"{own}.") for own in owners)]
+        return found or [graph.file]
 
     def check_files(self, names: list[str] | None = None) -> None:
         """Compare the files' hashes, all of them or those in `names`, with the ones noted at export.

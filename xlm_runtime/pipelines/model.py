@@ -86,11 +86,11 @@ class BundleModel:
                 f"not for {task}. Use pipeline('{self.bundle.task}', ...), or export the checkpoint with --task {task}."
             )
         self.config = self.bundle.config
-        self.graph = self.bundle.graph(precision)
+        self.graph = self.bundle.graph(precision, provider)
         self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens)
         _check_graph(self.graph, self.bundle)
-        weights = _graph_files(self.bundle, self.graph)
-        of_other_graphs = {name for graph in self.bundle.graphs for name in _graph_files(self.bundle, graph)}
+        weights = self.bundle.files_of(self.graph)
+        of_other_graphs = {name for graph in self.bundle.graphs for name in self.bundle.files_of(graph)}
         self.bundle.check_files([name for name in self.bundle.files if name not in of_other_graphs])
         for name in weights:
             if not (self.bundle.folder / name).is_file():
@@ -214,11 +214,6 @@ class BundleModel:
         if lang not in lang2id:
             raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
         return lang2id[lang]
-
-
-def _graph_files(bundle: Bundle, graph: Graph) -> list[str]:
-    """The graph's file and its external data, `model.onnx` and `model.onnx.data`."""
-    return [name for name in bundle.files if name == graph.file or name.startswith(graph.file + ".")] or [graph.file]
 
 
 def _check_graph(graph: Graph, bundle: Bundle) -> None:
