@@ -21,24 +21,24 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-def attention_bias(mask: Tensor, sequence: int, causal: bool, dtype: torch.dtype) -> Tensor:
+def attention_bias(mask: Tensor, columns: Tensor | None, dtype: torch.dtype) -> Tensor:
     """What is added to the attention scores: 0 where a query may look, a large negative number elsewhere.
 
     Half of the type's lowest number, so that adding a score never overflows to -inf: a row that is masked
     throughout then gives finite weights in every precision.
 
     Args:
-        mask: (batch, past_sequence + sequence), bool, True for real tokens.
-        sequence: number of queries, the last ones of `mask`.
+        mask: (batch, keys), bool, True for real tokens.
+        columns: for causal attention each query's place among the keys, (queries,) or (batch, 1, queries); None lets
+            every query look at all of them.
 
     Returns:
-        (batch, 1, 1, past_sequence + sequence), or (batch, 1, sequence, past_sequence + sequence) when causal.
+        (batch, 1, 1, keys), or (batch, 1, queries, keys) when causal.
     """
     visible = mask[:, None, None, :]
-    if causal:
+    if columns is not None:
         keys = torch.arange(mask.shape[1], device=mask.device)
-        queries = keys[mask.shape[1] - sequence :]
-        visible = visible & (keys[None, :] <= queries[:, None])
+        visible = visible & (keys <= columns.unsqueeze(-1))
     zero = torch.zeros((), dtype=dtype, device=mask.device)
     return torch.where(visible, zero, torch.finfo(dtype).min / 2)
 

@@ -128,28 +128,23 @@ class XLMModel(XLMPreTrainedModel):
         mask = self._token_mask(input_ids, attention_mask, lengths, embeds, past)
 
         if position_ids is None:
-            hidden = embeds + self.position_embeddings.weight[past : past + sequence]
+            positions = self.position_embeddings.weight[past : past + sequence]
         else:
-            hidden = embeds + self.position_embeddings(position_ids)
-        if langs is not None and config.uses_langs:
-            hidden = hidden + self.lang_embeddings(langs)
-        if token_type_ids is not None:
-            hidden = hidden + self.embeddings(token_type_ids)
-        hidden = functional.dropout(self.layer_norm_emb(hidden), config.dropout, self.training)
+            positions = self.position_embeddings(position_ids)
+        hidden = self._embed(embeds, positions, langs, token_type_ids)
         present_mask = mask[:, past:]
         keep = present_mask.unsqueeze(-1).to(hidden.dtype)
         hidden = hidden * keep
 
-        bias = attention_bias(mask, sequence, config.causal, hidden.dtype)
+        columns = torch.arange(mask.shape[1], device=mask.device)[past:] if config.causal else None
+        bias = attention_bias(mask, columns, hidden.dtype)
         attentions_wanted = config.output_attentions if output_attentions is None else output_attentions
         hidden_wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         all_hidden, all_weights, present = [hidden], [], []
         for i in range(config.n_layers):
             past_layer = cache.layers[i] if cache is not None else None
             context, key_value, weights = self.attentions[i](hidden, bias, past_layer, attentions_wanted)
-            context = functional.dropout(context, config.dropout, self.training)
-            hidden = self.layer_norm1[i](hidden + context)
-            hidden = self.layer_norm2[i](hidden + self.ffns[i](hidden)) * keep
+            hidden = self._after_attention(i, hidden, context) * keep
             all_hidden.append(hidden)
             all_weights.append(weights)
             present.append(key_value)
@@ -160,6 +155,22 @@ class XLMModel(XLMPreTrainedModel):
             attentions=tuple(all_weights) if attentions_wanted else None,
             cache=KeyValueCache(tuple(present)) if cache is not None else None,
         )
+
+    def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
+        """What enters the first layer: words (…, emb_dim), positions (…, emb_dim), languages and types (…)."""
+        hidden = embeds + positions
+        if langs is not None and self.config.uses_langs:
+            hidden = hidden + self.lang_embeddings(langs)
+        if token_type_ids is not None:
+            hidden = hidden + self.embeddings(token_type_ids)
+        return functional.dropout(self.layer_norm_emb(hidden), self.config.dropout, self.training)
+
+    def _after_attention(self, layer: int, hidden: Tensor, context: Tensor) -> Tensor:
+        """The token-wise rest of a layer: what entered it and what attention gave, both (…, emb_dim)."""
+        context = functional.dropout(context, self.config.dropout, self.training)
+        hidden = self.layer_norm1[layer](hidden + context)
+        hidden = self.layer_norm2[layer](hidden + self.ffns[layer](hidden))
+        return hidden
 
     def empty_cache(self, batch: int) -> KeyValueCache:
         """A cache of no tokens for `batch` rows, in the model's type and on its device."""

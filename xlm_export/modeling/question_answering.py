@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from xlm_export.modeling.cache import KeyValueCache
 from xlm_export.modeling.layers import LayerNorm
+from xlm_export.modeling.layouts import Layout, PaddedLayout
 from xlm_export.modeling.model import XLMModel, XLMPreTrainedModel
 from xlm_export.modeling.outputs import QuestionAnsweringModelOutput, XLMForQuestionAnsweringOutput
-from xlm_export.modeling.summary import last_real_index, take_position
+from xlm_export.modeling.summary import last_real_index
 from xlm_runtime.config import XLMConfig
 
 # What XLNet subtracts from the score of a token that cannot be an answer. Scores are float32 whatever the model's
@@ -42,9 +43,9 @@ class XLMPoolerStartLogits(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.emb_dim, 1)
 
-    def forward(self, hidden: Tensor, p_mask: Tensor) -> Tensor:
-        """(batch, sequence, emb_dim), `p_mask` (batch, sequence) → float32 (batch, sequence)."""
-        return mask_scores(self.dense(hidden).squeeze(-1), p_mask)
+    def forward(self, hidden: Tensor, p_mask: Tensor, layout: Layout) -> Tensor:
+        """(…, emb_dim), `p_mask` (batch, sequence) → float32 (batch, sequence)."""
+        return mask_scores(layout.spread(self.dense(hidden)).squeeze(-1), p_mask)
 
 
 class XLMPoolerEndLogits(nn.Module):
@@ -56,14 +57,14 @@ class XLMPoolerEndLogits(nn.Module):
         self.LayerNorm = LayerNorm(config.emb_dim, eps=config.layer_norm_eps)
         self.dense_1 = nn.Linear(config.emb_dim, 1)
 
-    def forward(self, hidden: Tensor, start_states: Tensor, p_mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, start_states: Tensor, p_mask: Tensor, layout: Layout) -> Tensor:
         """Score every end for every start.
 
         The first layer of [hidden, start] is taken apart, W·[h, s] = W₁h + W₂s, so that it is computed once for each
         token and once for each start, not for every pair.
 
         Args:
-            hidden: (batch, sequence, emb_dim).
+            hidden: (…, emb_dim).
             start_states: (batch, starts, emb_dim).
             p_mask: (batch, sequence).
 
@@ -72,10 +73,10 @@ class XLMPoolerEndLogits(nn.Module):
         """
         dim = hidden.shape[-1]
         token_weight, start_weight = self.dense_0.weight[:, :dim], self.dense_0.weight[:, dim:]
-        tokens = functional.linear(hidden, token_weight).unsqueeze(2)
-        starts = functional.linear(start_states, start_weight, self.dense_0.bias).unsqueeze(1)
-        inner = self.LayerNorm(torch.tanh(tokens + starts))
-        return mask_scores(self.dense_1(inner).squeeze(-1), p_mask.unsqueeze(-1))
+        tokens = functional.linear(hidden, token_weight).unsqueeze(-2)
+        starts = layout.of_row(functional.linear(start_states, start_weight, self.dense_0.bias))
+        inner = self.LayerNorm(torch.tanh(tokens + starts))  # (…, starts, emb_dim)
+        return mask_scores(layout.spread(self.dense_1(inner).squeeze(-1)), p_mask.unsqueeze(-1))
 
 
 class XLMPoolerAnswerClass(nn.Module):
@@ -86,9 +87,9 @@ class XLMPoolerAnswerClass(nn.Module):
         self.dense_0 = nn.Linear(2 * config.emb_dim, config.emb_dim)
         self.dense_1 = nn.Linear(config.emb_dim, 1, bias=False)
 
-    def forward(self, hidden: Tensor, start_state: Tensor, cls_index: Tensor) -> Tensor:
-        """(batch, sequence, emb_dim), (batch, emb_dim), (batch,) int64 → float32 (batch,)."""
-        both = torch.cat((start_state, take_position(hidden, cls_index)), dim=-1)
+    def forward(self, hidden: Tensor, start_state: Tensor, cls_index: Tensor, layout: Layout) -> Tensor:
+        """(…, emb_dim), (batch, emb_dim), (batch,) int64 → float32 (batch,)."""
+        both = torch.cat((start_state, layout.take(hidden, cls_index.unsqueeze(1)).squeeze(1)), dim=-1)
         scores: Tensor = self.dense_1(torch.tanh(self.dense_0(both)))
         return scores.squeeze(-1).float()
 
@@ -105,17 +106,23 @@ class XLMSQuADHead(nn.Module):
         self.answer_class = XLMPoolerAnswerClass(config)
 
     def forward(
-        self, hidden: Tensor, p_mask: Tensor, cls_index: Tensor
+        self, hidden: Tensor, p_mask: Tensor, cls_index: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The beam: starts and their ends, as in `XLMForQuestionAnsweringOutput`, and the no-answer score."""
-        start_probabilities = functional.softmax(self.start_logits(hidden, p_mask), dim=-1)
+        """The beam: starts and their ends, as in `XLMForQuestionAnsweringOutput`, and the no-answer score.
+
+        Args:
+            hidden: (…, emb_dim) in the `layout`.
+            p_mask: (batch, sequence), 1 for what cannot be an answer, padding included.
+            cls_index: (batch,).
+        """
+        start_probabilities = functional.softmax(self.start_logits(hidden, p_mask, layout), dim=-1)
         start_top, start_index = top_k(start_probabilities, self.start_n_top, dim=1)
-        start_states = hidden.gather(1, start_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        end_probabilities = functional.softmax(self.end_logits(hidden, start_states, p_mask), dim=1)
+        start_states = layout.take(hidden, start_index)
+        end_probabilities = functional.softmax(self.end_logits(hidden, start_states, p_mask, layout), dim=1)
         end_top, end_index = top_k(end_probabilities, self.end_n_top, dim=1)
         # (batch, end_n_top, start_n_top), flattened in this order
-        mean_start = (start_probabilities.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
-        cls_logits = self.answer_class(hidden, mean_start, cls_index)
+        mean_start = (start_probabilities.to(hidden.dtype).unsqueeze(1) @ layout.spread(hidden)).squeeze(1)
+        cls_logits = self.answer_class(hidden, mean_start, cls_index, layout)
         return start_top, start_index, end_top.flatten(1), end_index.flatten(1), cls_logits
 
     def loss(
@@ -128,12 +135,13 @@ class XLMSQuADHead(nn.Module):
         is_impossible: Tensor | None,
     ) -> Tensor:
         """Mean of start and end loss, plus half the no-answer loss where `cls_index` and `is_impossible` are given."""
-        start_states = take_position(hidden, start_positions)
-        start_loss = functional.cross_entropy(self.start_logits(hidden, p_mask), start_positions)
-        end_scores = self.end_logits(hidden, start_states.unsqueeze(1), p_mask).squeeze(-1)
+        layout = PaddedLayout()
+        start_states = layout.take(hidden, start_positions.unsqueeze(1))
+        start_loss = functional.cross_entropy(self.start_logits(hidden, p_mask, layout), start_positions)
+        end_scores = self.end_logits(hidden, start_states, p_mask, layout).squeeze(-1)
         loss = (start_loss + functional.cross_entropy(end_scores, end_positions)) / 2
         if cls_index is not None and is_impossible is not None:
-            cls_logits = self.answer_class(hidden, start_states, cls_index)
+            cls_logits = self.answer_class(hidden, start_states.squeeze(1), cls_index, layout)
             cls_loss = functional.binary_cross_entropy_with_logits(cls_logits, is_impossible.to(cls_logits.dtype))
             loss = loss + 0.5 * cls_loss
         return loss
@@ -192,7 +200,9 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
             )
             return XLMForQuestionAnsweringOutput(loss, hidden_states=output.hidden_states, attentions=output.attentions)
         index = last_real_index(output.mask) if cls_index is None else cls_index.reshape(-1)
-        start_top, start_index, end_top, end_index, cls_logits = self.qa_outputs(hidden, not_answers, index)
+        start_top, start_index, end_top, end_index, cls_logits = self.qa_outputs(
+            hidden, not_answers, index, PaddedLayout()
+        )
         return XLMForQuestionAnsweringOutput(
             None, start_top, start_index, end_top, end_index, cls_logits, output.hidden_states, output.attentions
         )

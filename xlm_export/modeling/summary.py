@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xlm_export.modeling.layouts import PaddedLayout
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 
@@ -27,11 +28,6 @@ def last_real_index(mask: Tensor) -> Tensor:
     """(batch,) int64: position of each row's last real token, 0 where there is none. `mask` (batch, sequence) bool."""
     steps = torch.arange(mask.shape[1], device=mask.device)
     return (mask * steps).amax(dim=1)
-
-
-def take_position(hidden: Tensor, index: Tensor) -> Tensor:
-    """(batch, sequence, dim) at `index` (batch,) → (batch, dim)."""
-    return hidden.gather(1, index[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
 
 
 class XLMSequenceSummary(nn.Module):
@@ -72,7 +68,11 @@ class XLMSequenceSummary(nn.Module):
             count = mask.sum(dim=1, keepdim=True).clamp(min=1)
             summary = (hidden * mask.unsqueeze(-1)).sum(dim=1) / count.to(hidden.dtype)
         else:
-            summary = take_position(hidden, last_real_index(mask))
+            summary = PaddedLayout().take(hidden, last_real_index(mask).unsqueeze(1)).squeeze(1)
+        return self.project(summary)
+
+    def project(self, summary: Tensor) -> Tensor:
+        """What follows on the summary: (batch, emb_dim) → (batch, num_labels or emb_dim)."""
         summary = functional.dropout(summary, self.first_dropout, self.training)
         summary = self.summary(summary)
         if self.activation:
