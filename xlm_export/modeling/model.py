@@ -169,8 +169,8 @@ class XLMModel(XLMPreTrainedModel):
         """The token-wise rest of a layer: what entered it and what attention gave, both (…, emb_dim)."""
         context = functional.dropout(context, self.config.dropout, self.training)
         hidden = self.layer_norm1[layer](hidden + context)
-        hidden = self.layer_norm2[layer](hidden + self.ffns[layer](hidden))
-        return hidden
+        output: Tensor = self.layer_norm2[layer](hidden + self.ffns[layer](hidden))
+        return output
 
     def empty_cache(self, batch: int) -> KeyValueCache:
         """A cache of no tokens for `batch` rows, in the model's type and on its device."""
