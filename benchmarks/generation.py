@@ -72,7 +72,7 @@ def torch_steps(folder: Path) -> Steps:
         for i in range(count + 1):
             began = time.perf_counter()
             output = model(new, mask, langs=torch.zeros_like(new), cache=cache, logits_to_keep=1)
-            new, cache = output.logits[:, -1:].argmax(-1), output.cache
+            new, cache = output.logits[:, -1:].argmax(-1), cache.append(output.present)
             mask = torch.cat((mask, torch.ones_like(new)), dim=1)
             if i:  # the first is the prompt's
                 yield time.perf_counter() - began

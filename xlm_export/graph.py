@@ -15,7 +15,7 @@ class ExportGraph(nn.Module):
     """Wraps a model so that it takes the inputs and gives the outputs that the table of tasks lists for it.
 
     `inputs` and `outputs` are the graph's, in its order. With `cache` the graph takes the keys and values of past
-    tokens and gives those of past and new ones.
+    tokens and gives those of the new ones.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ExportGraph(nn.Module):
             kept = output.last_hidden_state.flatten(0, 1).index_select(0, inputs["logit_positions"])
             main = [self.model.pred_layer(kept)]
             if self.cache:
-                main += [tensor for layer in output.cache.layers for tensor in layer]
+                main += [tensor for layer in output.present.layers for tensor in layer]
         else:
             output = self.model(**inputs, **wanted)
             main = [getattr(output, spec.name) for spec in self.task.outputs]

@@ -17,6 +17,7 @@ from xlm_export.graph import ExportGraph
 from xlm_export.verification import OutputError, VerificationReport, argmax_agrees
 from xlm_export.verification_inputs import SENTENCES, graph_embeddings
 from xlm_runtime.config import XLMConfig
+from xlm_runtime.generation.cache import CHUNK, KeyValueCache
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import TensorSpec
 from xlm_runtime.tokenization import XLMTokenizer
@@ -31,20 +32,14 @@ class GenerationCase:
     """A batch that is fed in pieces.
 
     `inputs` are the graph's over the whole generation, (batch, total), rows with shorter prompts padded on the left;
-    `pieces` are the numbers of tokens of each step, `total` in all.
+    `pieces` are the numbers of tokens of each step, `total` in all; `past` is the cache that it begins with, which
+    grows by chunks of 1 (no room behind the past) or more.
     """
 
     name: str
     inputs: dict[str, np.ndarray]
     pieces: tuple[int, ...]
-    head_shape: tuple[int, int]
-    """n_heads, head_dim"""
-
-    def empty_past(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """No keys and values, by the graph's names of them."""
-        n_heads, head_dim = self.head_shape
-        shape = (len(self.inputs["attention_mask"]), n_heads, 0, head_dim)
-        return dict.fromkeys(names, np.zeros(shape, np.float32))
+    past: KeyValueCache
 
 
 def generation_cases(
@@ -62,15 +57,15 @@ def generation_cases(
     encoded = tokenizer([sentence * 4 for sentence in SENTENCES[:4]])["input_ids"]
     texts = [np.asarray(ids[: min(longest, MOST_STEPS)], dtype=np.int64) for ids in encoded]
     total = max(len(ids) for ids in texts)
-    lengths: dict[str, tuple[list[np.ndarray], list[int]]] = {
-        "from one token, one by one": (drawn([short]), [1] * short),
-        "3 prompts of unequal length": (drawn([short, short - 5, short - 9]), [11, *[1] * 5]),
-        "one row all padding": (drawn([short, 0, short - 2]), [9, *[1] * 7]),
-        "prefill in 3 pieces, then in twos": (drawn([short, short - 3]), [3, 6, 1, 2, 2, 2]),
-        f"2 × {longest}": (drawn([longest, longest - 7]), [longest - steps, *[1] * steps]),
-        f"{len(texts)} texts": (texts, [total // 3, *[1] * (total - total // 3)]),
+    lengths: dict[str, tuple[list[np.ndarray], list[int], int]] = {
+        "from one token, one by one": (drawn([short]), [1] * short, 1),
+        "3 prompts of unequal length": (drawn([short, short - 5, short - 9]), [11, *[1] * 5], CHUNK),
+        "one row all padding": (drawn([short, 0, short - 2]), [9, *[1] * 7], 4),
+        "prefill in 3 pieces, then in twos": (drawn([short, short - 3]), [3, 6, 1, 2, 2, 2], 5),
+        f"2 × {longest}": (drawn([longest, longest - 7]), [longest - steps, *[1] * steps], CHUNK),
+        f"{len(texts)} texts": (texts, [total // 3, *[1] * (total - total // 3)], 1),
     }
-    return [_case(name, names, config, ids, pieces, rng) for name, (ids, pieces) in lengths.items()]
+    return [_case(name, names, config, ids, pieces, chunk, rng) for name, (ids, pieces, chunk) in lengths.items()]
 
 
 def _case(
@@ -79,6 +74,7 @@ def _case(
     config: XLMConfig,
     token_ids: list[np.ndarray],
     pieces: list[int],
+    chunk: int,
     rng: np.random.Generator,
 ) -> GenerationCase:
     """Pad on the left; positions count real tokens; languages are drawn for each token."""
@@ -96,7 +92,7 @@ def _case(
         "position_ids": np.maximum(np.cumsum(mask, axis=1) - 1, 0),
     }
     kept = {key: value for key, value in arrays.items() if key in (names | {"input_ids"})}
-    return GenerationCase(name, kept, _fitted(pieces, total), (config.n_heads, config.head_dim))
+    return GenerationCase(name, kept, _fitted(pieces, total), KeyValueCache.create(config, len(mask), chunk=chunk))
 
 
 def with_embeddings(case: GenerationCase, graph: ExportGraph) -> GenerationCase:
@@ -127,14 +123,13 @@ def verify_cached_graph(
         on_case: called with each case's name before it runs.
     """
     report = VerificationReport(precision, provider, [], {spec.name: OutputError() for spec in reference.outputs})
-    past_names = [spec.name for spec in reference.inputs if "past_sequence" in spec.axes]
     for case in cases:
         if on_case:
             on_case(case.name)
         want = uncached_outputs(reference, case.inputs)
         batch, total = case.inputs["attention_mask"].shape
         start = 0
-        for size, got in zip(case.pieces, steps(session, case, past_names), strict=True):
+        for size, got in zip(case.pieces, steps(session, case), strict=True):
             mask = case.inputs["attention_mask"][:, : start + size] != 0
             kept = _kept(mask[:, start:])
             wanted = {**want, "logits": _logits(reference, want["hidden"][kept // size, kept % size + start])}
@@ -144,19 +139,17 @@ def verify_cached_graph(
     return report
 
 
-def steps(session: Session, case: GenerationCase, past_names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-    """The graph's outputs of each piece of a case, each with the keys and values that the one before gave."""
-    past = case.empty_past(past_names)
-    start = 0
+def steps(session: Session, case: GenerationCase) -> Iterator[dict[str, np.ndarray]]:
+    """The graph's outputs of each piece of a case, each with the keys and values that those before gave."""
+    past, start = case.past, 0
     for size in case.pieces:
         end = start + size
         feed = {name: np.ascontiguousarray(value[:, start:end]) for name, value in case.inputs.items()}
-        feed["attention_mask"] = np.ascontiguousarray(case.inputs["attention_mask"][:, :end])
-        feed["logit_positions"] = _kept(feed["attention_mask"][:, start:])
-        outputs = session.run({**feed, **past})
+        mask = feed["attention_mask"]
+        feed["logit_positions"] = _kept(mask)
+        outputs = session.run({**feed, "attention_mask": past.attention_mask(mask), **past.inputs})
         yield outputs
-        past = {name: outputs[name.replace("past_key_values", "present")] for name in past_names}
-        start = end
+        past, start = past.append(outputs, mask), end
 
 
 def _kept(mask: np.ndarray) -> np.ndarray:
@@ -205,10 +198,14 @@ def _compare(
             start = end - ours.shape[1]
             real = mask[:, start:]
             error.add(ours[real], want[spec.name][:, start:end][real])
-        elif spec.axes[-1] == "head_dim":  # (batch, n_heads, past_sequence + sequence, head_dim)
-            theirs = want[spec.name][:, :, :end]
-            error.add(ours.swapaxes(1, 2)[mask], theirs.swapaxes(1, 2)[mask])
-        else:  # attentions, (batch, n_heads, sequence, past_sequence + sequence)
+        elif spec.axes[-1] == "head_dim":  # (batch, n_heads, sequence, head_dim)
             start = end - ours.shape[2]
-            theirs = want[spec.name][:, :, start:end, :end]
-            error.add(ours.swapaxes(1, 2)[mask[:, start:]], theirs.swapaxes(1, 2)[mask[:, start:]])
+            real, theirs = mask[:, start:], want[spec.name][:, :, start:end]
+            error.add(ours.swapaxes(1, 2)[real], theirs.swapaxes(1, 2)[real])
+        else:  # attentions, (batch, n_heads, sequence, room + sequence), 0 in the room behind the past
+            start = end - ours.shape[2]
+            theirs = np.zeros_like(ours)
+            theirs[..., :start] = want[spec.name][:, :, start:end, :start]
+            theirs[..., ours.shape[3] - ours.shape[2] :] = want[spec.name][:, :, start:end, start:end]
+            real = mask[:, start:]
+            error.add(ours.swapaxes(1, 2)[real], theirs.swapaxes(1, 2)[real])

@@ -148,6 +148,12 @@ class Bundle:
             raise BundleError(
                 f"File '{BUNDLE_FILE}' in path '{folder}' is damaged ({error!r}); export again."
             ) from error
+        outputs = [spec for graph in bundle.graphs for spec in graph.outputs]
+        if any(spec.name == "present.0.key" and "sequence" not in spec.axes for spec in outputs):
+            raise BundleError(
+                f"The bundle '{folder}' has a graph whose keys and values of past tokens come back with each step; "
+                "this xlm-onnx reads graphs that give those of new tokens alone. Export it again."
+            )
         if bundle.verification["status"] == "failed" and not accept_failed:
             raise BundleError(
                 f"The bundle '{folder}' failed its verification: its graph does not give the checkpoint's answers. "

@@ -34,7 +34,7 @@ class Task:
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
     may_cache: bool = False
-    """Whether a causal checkpoint's graph takes and gives the keys and values of past tokens."""
+    """Whether a causal checkpoint's graph takes the keys and values of past tokens and gives those of new ones."""
 
 
 ROWS = ("batch",)
@@ -161,7 +161,8 @@ def graph_inputs(
     Args:
         optional: names out of `OPTIONAL_INPUTS`; `inputs_embeds` takes the place of `input_ids`.
         cache: with keys and values of past tokens. The tokens are then the new ones, the mask is over past and new,
-            and positions are always given, because rows may have pasts of different lengths behind padding.
+            and positions are always given, because rows may have pasts of different lengths behind padding. The past
+            may have room behind its tokens, which the mask closes.
 
     Raises:
         InputError: a name that is no optional input.
@@ -186,7 +187,7 @@ def graph_outputs(
     task: Task, config: XLMConfig, hidden_states: bool, attentions: bool, cache: bool = False
 ) -> tuple[TensorSpec, ...]:
     """The outputs of a task's graph, in the graph's order."""
-    outputs = [*task.outputs, *(cache_specs(config, "present", TOTAL) if cache else ())]
+    outputs = [*task.outputs, *(cache_specs(config, "present", "sequence") if cache else ())]
     if hidden_states:
         axes = (*task.rows, "sequence", "emb_dim")
         outputs += [TensorSpec(f"hidden_states.{i}", "float", axes) for i in range(config.n_layers + 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,30 @@ from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint, verify
 from xlm_export.verification import LIMITS
-from xlm_runtime.errors import InputError
+from xlm_runtime import pipeline
+from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session
 
 STEPS = 20
 
 
-def run_step(session: Any, tokens: np.ndarray, past: dict[str, np.ndarray], total: int) -> dict[str, np.ndarray]:
-    """Logits (batch, vocab_size) behind the last of (batch, new) tokens, and the new past."""
+def run_step(
+    session: Any, tokens: np.ndarray, past: dict[str, np.ndarray], total: int, room: int
+) -> dict[str, np.ndarray]:
+    """Logits (batch, vocab_size) behind the last of (batch, new) tokens, and their keys and values.
+
+    `room` places behind the past hold large numbers, which must not show.
+    """
     batch, new = tokens.shape
+    mask = np.ones((batch, total + room), np.int64)
+    mask[:, total - new : total - new + room] = 0
+    past = {
+        name: np.pad(value, ((0, 0), (0, 0), (0, room), (0, 0)), constant_values=1e4) for name, value in past.items()
+    }
     return session.run(
         {
             "input_ids": tokens,
-            "attention_mask": np.ones((batch, total), np.int64),
+            "attention_mask": mask,
             "langs": np.ones((batch, new), np.int64),
             "position_ids": np.tile(np.arange(total - new, total), (batch, 1)),
             "logit_positions": np.arange(1, batch + 1) * new - 1,
@@ -55,7 +67,7 @@ def test_causal_checkpoints_get_a_verified_cache(options: dict[str, Any], tmp_pa
     assert axes["input_ids"] == axes["position_ids"] == ("batch", "sequence")
     assert axes["attention_mask"] == ("batch", "past_sequence + sequence")
     assert axes["past_key_values.1.value"] == ("batch", "n_heads", "past_sequence", "head_dim")
-    assert axes["present.1.value"] == ("batch", "n_heads", "past_sequence + sequence", "head_dim")
+    assert axes["present.1.value"] == ("batch", "n_heads", "sequence", "head_dim")
     assert ("langs" in axes) == (options.get("n_langs") != 1)
     assert verify(tmp_path / "bundle", checkpoint).status == "passed"
 
@@ -70,12 +82,15 @@ def test_every_step_equals_torch_without_a_cache(tmp_path: Path) -> None:
         ids = np.random.default_rng(prompt).integers(0, 400, (batch, prompt))
         past = {name: np.zeros((batch, 4, 0, 8), np.float32) for name in session.input_names if "past" in name}
         new = ids
-        for _ in range(STEPS):
-            got = run_step(session, new, past, ids.shape[1])
+        for step in range(STEPS):
+            got = run_step(session, new, past, ids.shape[1], room=step % 3)
             with torch.inference_mode():
                 want = model(torch.from_numpy(ids), langs=torch.ones(ids.shape, dtype=torch.int64)).logits[:, -1]
             np.testing.assert_allclose(got["logits"], want.numpy(), rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
-            past = {name: got[name.replace("past_key_values", "present")] for name in past}
+            past = {
+                name: np.concatenate((value, got[name.replace("past_key_values", "present")]), axis=2)
+                for name, value in past.items()
+            }
             new = got["logits"].argmax(-1)[:, None]
             ids = np.concatenate((ids, new), axis=1)
 
@@ -110,6 +125,20 @@ def test_a_wrong_cache_fails(tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", "XLMWithLMHeadModel", causal=True, seed=1)
     report = verify(tmp_path / "bundle", other)
     assert any(failure.startswith("present.0.key: relative error") for failure in report.failures)
+
+
+def test_bundles_whose_past_comes_back_are_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
+    export(checkpoint, tmp_path / "bundle", verify=False)
+    path = tmp_path / "bundle" / "bundle.json"
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    for spec in contents["graphs"][0]["outputs"]:
+        if spec["name"].startswith("present."):
+            spec["axes"][2] = "past_sequence + sequence"
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    for read in (lambda folder: pipeline("text-generation", folder), lambda folder: verify(folder, checkpoint)):
+        with pytest.raises(BundleError, match=r"those of new tokens alone\. Export it again\."):
+            read(tmp_path / "bundle")
 
 
 def test_bidirectional_checkpoints_have_no_cache(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_cache_equals_the_whole_sequence(seed: int) -> None:
         part = {name: value[:, begin : begin + step] for name, value in case.inputs.items()}
         part["attention_mask"] = case.inputs["attention_mask"][:, : begin + step]
         output = case.ours(**part, cache=cache)
-        cache = output.cache
+        cache = cache.append(output.present)
         real = part["attention_mask"][:, begin:] == 1
         assert_close(output.logits[real], whole[:, begin : begin + step][real], f"step at {begin}")
     assert cache.length == sequence

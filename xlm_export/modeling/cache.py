@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -11,8 +12,8 @@ from torch import Tensor
 class KeyValueCache:
     """Keys and values of every layer.
 
-    `layers[i]` is `(key, value)`, each (batch, n_heads, past_sequence, head_dim). A forward pass returns a new
-    cache and leaves the one it was given untouched.
+    `layers[i]` is `(key, value)`, each (batch, n_heads, past_sequence, head_dim). A forward pass gives those of the
+    new tokens alone, and leaves the cache it was given untouched; `append` joins the two.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -21,3 +22,10 @@ class KeyValueCache:
     def length(self) -> int:
         """Number of past tokens, padding included; a symbolic number while the model is traced."""
         return self.layers[0][0].shape[-2]
+
+    def append(self, present: KeyValueCache) -> KeyValueCache:
+        """The cache with the tokens of `present` behind its own."""
+        pairs = zip(self.layers, present.layers, strict=True)
+        return KeyValueCache(
+            tuple((torch.cat((old[0], new[0]), dim=2), torch.cat((old[1], new[1]), dim=2)) for old, new in pairs)
+        )

@@ -122,7 +122,7 @@ class XLMWithLMHeadModel(XLMPreTrainedModel):
         if labels is not None:
             kept_labels = _keep_positions(labels.unsqueeze(-1), logits_to_keep).squeeze(-1)
             loss = self.pred_layer.loss(hidden, logits, kept_labels)
-        return MaskedLMOutput(loss, logits, output.hidden_states, output.attentions, output.cache)
+        return MaskedLMOutput(loss, logits, output.hidden_states, output.attentions, output.present)
 
 
 def _keep_positions(x: Tensor, logits_to_keep: int | Tensor) -> Tensor:

@@ -72,31 +72,38 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """Attend from `hidden` to the past and to itself.
 
+        Past and new keys are never joined: scores are computed apart and joined for the softmax, and the two contexts
+        are summed. So a step copies none of the past.
+
         Args:
             hidden: (batch, sequence, emb_dim).
             bias: what `attention_bias` returns.
             past: key and value of past tokens, each (batch, n_heads, past_sequence, head_dim).
 
         Returns:
-            The output (batch, sequence, emb_dim); key and value with the past in front; and, when asked for, the
-            weights (batch, n_heads, sequence, past_sequence + sequence).
+            The output (batch, sequence, emb_dim); key and value of the new tokens; and, when asked for, the weights
+            (batch, n_heads, sequence, past_sequence + sequence).
         """
         query = split_heads(self.q_lin(hidden), self.n_heads)
         key = split_heads(self.k_lin(hidden), self.n_heads)
         value = split_heads(self.v_lin(hidden), self.n_heads)
-        if past is not None:
-            key = torch.cat((past[0], key), dim=2)
-            value = torch.cat((past[1], value), dim=2)
         dropout = self.dropout if self.training else 0.0
-        weights = None
-        if output_attentions:
-            scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2) + bias
-            weights = functional.softmax(scores.float(), dim=-1).to(scores.dtype)
-            weights = functional.dropout(weights, dropout, self.training)
+        if past is None and not output_attentions:
+            context = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
+            return self.out_lin(merge_heads(context)), (key, value), None
+        query = query / math.sqrt(query.shape[-1])
+        scores = query @ key.transpose(-1, -2)
+        if past is not None:
+            scores = torch.cat((query @ past[0].transpose(-1, -2), scores), dim=-1)
+        scores = scores + bias
+        weights = functional.softmax(scores.float(), dim=-1).to(scores.dtype)
+        weights = functional.dropout(weights, dropout, self.training)
+        if past is None:
             context = weights @ value
         else:
-            context = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
-        return self.out_lin(merge_heads(context)), (key, value), weights
+            length = past[0].shape[2]
+            context = weights[..., :length] @ past[1] + weights[..., length:] @ value
+        return self.out_lin(merge_heads(context)), (key, value), weights if output_attentions else None
 
 
 class TransformerFFN(nn.Module):

@@ -104,7 +104,8 @@ class XLMModel(XLMPreTrainedModel):
             position_ids: (batch, sequence) int64; by default 0, 1, … behind the cache.
             lengths: (batch,) int64, real tokens of each row, counted from the left; by default those of `input_ids`
                 that are not padding.
-            cache: keys and values of past tokens, for causal models; `empty_cache` begins one.
+            cache: keys and values of past tokens, for causal models; `empty_cache` begins one, and the output's
+                `present` is appended to it.
             inputs_embeds: (batch, sequence, emb_dim), instead of `input_ids`.
             output_attentions, output_hidden_states: by default what the configuration says.
 
@@ -153,7 +154,7 @@ class XLMModel(XLMPreTrainedModel):
             mask=present_mask,
             hidden_states=tuple(all_hidden) if hidden_wanted else None,
             attentions=tuple(all_weights) if attentions_wanted else None,
-            cache=KeyValueCache(tuple(present)) if cache is not None else None,
+            present=KeyValueCache(tuple(present)) if cache is not None else None,
         )
 
     def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:

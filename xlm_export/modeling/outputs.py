@@ -27,24 +27,30 @@ class ModelOutput:
 
 @dataclass
 class BaseModelOutput(ModelOutput):
-    """`last_hidden_state` (batch, sequence, emb_dim); `mask` (batch, sequence), bool, which tokens are real."""
+    """`last_hidden_state` (batch, sequence, emb_dim); `mask` (batch, sequence), bool, which tokens are real.
+
+    `present`, where a cache was given, holds the keys and values of the new tokens.
+    """
 
     last_hidden_state: Tensor
     mask: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    cache: KeyValueCache | None = None
+    present: KeyValueCache | None = None
 
 
 @dataclass
 class MaskedLMOutput(ModelOutput):
-    """`logits` (batch, kept, vocab_size): scores, or log-probabilities with adaptive softmax."""
+    """`logits` (batch, kept, vocab_size): scores, or log-probabilities with adaptive softmax.
+
+    `present`, where a cache was given, holds the keys and values of the new tokens.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    cache: KeyValueCache | None = None
+    present: KeyValueCache | None = None
 
 
 @dataclass

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xlm_runtime.batching import Tokenized
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.generation.cache import KeyValueCache
+from xlm_runtime.generation.cache import Cache, KeyValueCache
 from xlm_runtime.sessions import Array
 
 Logits = NDArray[np.float32]
@@ -56,15 +56,20 @@ class Decoder(Protocol):
 
 
 class CachedDecoder:
-    """Runs only the new tokens. Rows of unequal length are padded on the left, so that all grow at the same place."""
+    """Runs only the new tokens. Rows of unequal length are padded on the left, so that all grow at the same place.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        max_length: most tokens of a row, padding included; by default the model's positions.
+    """
+
+    def __init__(self, model: Model, max_length: int | None = None) -> None:
         self._model = model
-        self._cache = KeyValueCache.create(model.config, 0)
-        self._langs: Array = np.zeros(0, np.int64)
+        self._max_length = max_length
+        self._cache: Cache = KeyValueCache.create(model.config, 0)
+        self._langs: Array = np.zeros((0, 1), np.int64)
 
     @property
-    def cache(self) -> KeyValueCache:
+    def cache(self) -> Cache:
         return self._cache
 
     def start(self, prompts: Sequence[Prompt]) -> Logits:
@@ -79,8 +84,8 @@ class CachedDecoder:
 
     def begin(self, prompts: Sequence[Prompt]) -> None:
         """An empty cache with one row for each prompt, in its language."""
-        self._langs = np.array([prompt.lang_id for prompt in prompts], np.int64)
-        self._cache = KeyValueCache.create(self._model.config, len(prompts))
+        self._langs = np.array([[prompt.lang_id] for prompt in prompts], np.int64)
+        self._cache = KeyValueCache.create(self._model.config, len(prompts), self._max_length)
 
     def step(self, parents: Sequence[int], tokens: Sequence[int]) -> Logits:
         if list(parents) != list(range(self._cache.rows)):
@@ -92,18 +97,18 @@ class CachedDecoder:
     def extend(self, input_ids: Array, mask: Array, logit_positions: Array) -> Logits:
         """Append (rows, new) tokens, of which `mask` says which are real; scores at the flat `logit_positions`."""
         past = self._cache
-        whole = np.concatenate((past.mask, mask), axis=1)
+        positions = past.mask.sum(axis=1, keepdims=True) + np.cumsum(mask, axis=1) - 1
         feed = {
             "input_ids": input_ids,
-            "attention_mask": whole,
-            "position_ids": np.maximum(np.cumsum(whole, axis=1)[:, past.length :] - 1, 0),
+            "attention_mask": past.attention_mask(mask),
+            "position_ids": np.maximum(positions, 0),
             "logit_positions": logit_positions,
-            **past.arrays,
+            **past.inputs,
         }
         if self._model.config.uses_langs:
-            feed["langs"] = np.repeat(self._langs[:, None], input_ids.shape[1], axis=1)
+            feed["langs"] = np.repeat(self._langs, input_ids.shape[1], axis=1)
         outputs = self._model.feed(feed)
-        self._cache = past.append(outputs, whole)
+        self._cache = past.append(outputs, mask)
         return outputs["logits"].astype(np.float32, copy=False)
 
 

@@ -178,15 +178,19 @@ class TextGenerationPipeline:
     def cache_bytes(self, rows: int, length: int) -> int:
         """Most bytes that keys and values take while `rows` sequences (texts × beams) grow to `length` tokens.
 
-        0 where the graph has no cache. Twice a cache's size: during a step the old and the new one are there.
+        0 where the graph has no cache.
         """
-        precision = self.model.graph.precision
-        needed = KeyValueCache.bytes_needed(self.model.config, rows, length, precision)
-        return 2 * needed if self.model.has_cache else 0
+        return KeyValueCache.bytes_needed(self.model.config, rows, length) if self.model.has_cache else 0
 
-    def decoder(self) -> Decoder:
-        """What runs the steps of one generation."""
-        return CachedDecoder(self.model) if self.model.has_cache else RecomputingDecoder(self.model, self._mask_id)
+    def decoder(self, max_length: int | None = None) -> Decoder:
+        """What runs the steps of one generation.
+
+        Args:
+            max_length: most tokens of a row, padding included; by default the model's positions.
+        """
+        if self.model.has_cache:
+            return CachedDecoder(self.model, max_length)
+        return RecomputingDecoder(self.model, self._mask_id)
 
     def _search(self, prompts: Sequence[Prompt], options: GenerationOptions) -> Steps:
         eos_ids = _as_tuple(options.eos_token_id)
@@ -202,7 +206,8 @@ class TextGenerationPipeline:
                     return "stop"
             return "length" if len(ids) >= options.max_new_tokens else None
 
-        return search(self.decoder(), prompts, make_strategy(prompts, options, processors, ending))
+        decoder = self.decoder(max(map(len, prompts)) + options.max_new_tokens)
+        return search(decoder, prompts, make_strategy(prompts, options, processors, ending))
 
     def _pieces(self, prompt: Prompt, options: GenerationOptions) -> Iterator[str]:
         tokenizer = self.model.tokenizer
