@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from examples.train_demo.facts import LANGUAGES, RELATIONS, World
+from examples.train_demo.facts import LANGUAGES, RELATIONS, RealText, World
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 _TATOEBA = {"ar": "ara", "de": "deu", "es": "spa", "fr": "fra", "it": "ita", "ru": "rus", "zh": "cmn"}
@@ -29,6 +29,7 @@ _UDHR = {
     "zh": "cmn_hans",
 }
 _XQUAD = ("ar", "de", "en", "es", "ru", "zh")
+_CHINESE_NAMES = re.compile("汤姆|玛丽|约翰|波士顿|[·A-Za-z]")
 _HELD_OUT_SHARE = 20  # one text of this many
 
 
@@ -83,6 +84,34 @@ def read_corpus(folder: Path) -> Corpus:
                 for part in _parts(element.text, lang):
                     corpus.add((lang, part))
     return corpus
+
+
+def real_text(corpus: Corpus) -> dict[str, RealText]:
+    """Of each language's training text the words, once each, and its short sentences without names.
+
+    A name is a word that stands in capitals inside a sentence; German writes every noun so, and there the names of
+    the English text are taken, which are mostly the same.
+    """
+    inside = {lang: {word for text in texts for word in _words(text, lang)[1:] if word[:1].isupper()}
+              for lang, texts in corpus.train.items()}  # fmt: skip
+    found = {}
+    for lang, texts in corpus.train.items():
+        names = inside["en" if lang == "de" else lang] - {"I"}
+        words = sorted({word for text in texts for word in _words(text, lang)})
+        longest = 25 if lang == "zh" else 70
+        sentences = [text for text in texts if len(text) <= longest and not _has_name(text, lang, names)]
+        found[lang] = RealText(tuple(word for word in words if len(word) <= 12), tuple(sentences))
+    return found
+
+
+def _has_name(text: str, lang: str, names: set[str]) -> bool:
+    return bool(_CHINESE_NAMES.search(text)) if lang == "zh" else bool(names & set(_words(text, lang)))
+
+
+def _words(text: str, lang: str) -> list[str]:
+    """Words of letters; in Chinese pairs of neighbouring characters."""
+    words = re.findall(r"[^\W\d_]+", text)
+    return [word[i : i + 2] for word in words for i in range(0, len(word) - 1, 2)] if lang == "zh" else words
 
 
 def template_corpus(sentences: int, seed: int) -> Corpus:

@@ -53,6 +53,15 @@ class Text:
     spans: tuple[tuple[str, int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class RealText:
+    """Words and sentences of real training text in one language: names that only their surroundings tell, and filler
+    sentences without names."""
+
+    words: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+
+
 @cache
 def read_templates(lang: str) -> dict[str, Any]:
     path = Path(__file__).parent / "templates" / f"{lang}.json"
@@ -61,11 +70,15 @@ def read_templates(lang: str) -> dict[str, Any]:
 
 
 class World:
-    """Draws people, facts and sentences in one language, from the training share or the held-out one."""
+    """Draws people, facts and sentences in one language, from the training share or the held-out one.
 
-    def __init__(self, lang: str, rng: random.Random, held_out: bool) -> None:
+    `real` adds to the training share; the held-out share uses its lists alone.
+    """
+
+    def __init__(self, lang: str, rng: random.Random, held_out: bool, real: RealText | None = None) -> None:
         self.lang, self.rng, self.held_out = lang, rng, held_out
         self.data = read_templates(lang)
+        self.real = RealText() if held_out or real is None else real
 
     def share(self, items: list[str], kind: str) -> list[str]:
         cut = len(items) - HELD_OUT[kind]
@@ -79,6 +92,9 @@ class World:
 
     def _invent(self, kind: str) -> str:
         rng = self.rng
+        if self.real.words and rng.random() < 0.5:
+            words = rng.choices(self.real.words, k=rng.choice((1, 2)) if kind == "org" else 1)
+            return ("" if self.lang == "zh" else " ").join(words)
         if self.lang == "zh":
             length = {"family": 1, "male": 2, "female": 2, "city": 2, "noun": 2, "org": 4}[kind]
             return "".join(rng.choices(_CHARACTERS, k=length))
@@ -132,6 +148,8 @@ class World:
         return str(topic["say"]).replace("{w}", topic[relation])
 
     def filler(self) -> Text:
+        if self.real.sentences and self.rng.random() < 0.8:
+            return Text(self.rng.choice(self.real.sentences))
         return Text(self.rng.choice(self.share(self.data["filler"], "filler")))
 
     def render(self, template: str, fact: Fact) -> Text:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from examples.train_demo.facts import ENTITY, RELATIONS, SLOT, TASK_LANGUAGES, Fact, Text, World
+from examples.train_demo.facts import ENTITY, RELATIONS, SLOT, TASK_LANGUAGES, Fact, RealText, Text, World
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
 class Question:
-    """`start` is the first character of the answer, -1 where the context has none."""
+    """`start` is the first character of the answer, -1 where the context has none; `entities` are the context's."""
 
     lang: str
     question: str
     context: str
     answer: str
     start: int
+    entities: tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,18 @@ def make_question(world: World) -> Question:
     chosen = rng.sample(pairs, count + 1)
     facts = [world.fact(*pair) for pair in chosen[:count]]
     sentences = [world.say(fact)[1] for fact in facts]
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         sentences.insert(rng.randint(0, count), world.filler())
     context = world.join(sentences)
+    entities = entities_of(context)
     if rng.random() < 0.6:
         target = rng.choice(facts)
         values = [s for s in context.spans if s[0] == SLOT[target.relation]]
         index = [fact for fact in facts if fact.relation == target.relation].index(target)
         _, start, end = values[index]
-        return Question(world.lang, world.ask(target), context.text, context.text[start:end], start)
+        return Question(world.lang, world.ask(target), context.text, context.text[start:end], start, entities)
     missing = world.fact(*chosen[count])
-    return Question(world.lang, world.ask(missing), context.text, "", -1)
+    return Question(world.lang, world.ask(missing), context.text, "", -1, entities)
 
 
 def make_entities(world: World) -> Entities:
@@ -78,10 +81,14 @@ def make_entities(world: World) -> Entities:
     sentences: list[Text] = []
     for _ in range(rng.choice((1, 1, 2))):
         fact = world.fact(world.person(), rng.choice(RELATIONS))
-        sentences.append(world.say(fact)[1] if rng.random() < 0.9 else world.filler())
+        sentences.append(world.say(fact)[1] if rng.random() < 0.8 else world.filler())
     text = world.join(sentences)
-    found = tuple((ENTITY[slot], start, end) for slot, start, end in text.spans if slot in ENTITY)
-    return Entities(world.lang, text.text, found)
+    return Entities(world.lang, text.text, entities_of(text))
+
+
+def entities_of(text: Text) -> tuple[tuple[str, int, int], ...]:
+    """(label, start, end) of the slots that are named entities."""
+    return tuple((ENTITY[slot], start, end) for slot, start, end in text.spans if slot in ENTITY)
 
 
 def make_inference(world: World) -> Labelled:
@@ -126,6 +133,7 @@ def make_choices(world: World) -> Choices:
     return Choices(world.lang, question, tuple(values), values.index(facts[0].value))
 
 
-def world_of(rng: random.Random, held_out: bool) -> World:
+def world_of(rng: random.Random, held_out: bool, real: Mapping[str, RealText]) -> World:
     """A world in one of the task languages, drawn at random."""
-    return World(rng.choice(TASK_LANGUAGES), rng, held_out)
+    lang = rng.choice(TASK_LANGUAGES)
+    return World(lang, rng, held_out, real.get(lang))
