@@ -1,0 +1,196 @@
+"""Keys and values of past tokens that stay on the device; see `xlm_runtime.generation.cache.Cache`."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import RLock
+from typing import Any, Protocol
+
+import numpy as np
+
+from xlm_runtime.errors import InputError
+from xlm_runtime.sessions.gpu.arena import BlockPool
+from xlm_runtime.sessions.gpu.device import Device
+from xlm_runtime.sessions.gpu.planning import Shape, Tensor
+from xlm_runtime.sessions.gpu.slabs import Copy2D, Slab, SlabLayout, copy_rows, copy_tokens
+from xlm_runtime.sessions.session import Array
+
+PAST, PRESENT = "past_key_values.", "present."
+
+
+class Block:
+    """Device memory out of a pool, which gets it back when nothing refers to the block any more."""
+
+    def __init__(self, pool: BlockPool, size: int, *, zero: bool) -> None:
+        self.address = pool.take(size, zero=zero)
+        weakref.finalize(self, pool.give, self.address, size)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceArray:
+    """A key or value on the device. Rows behind those of `shape`, up to those of its slab, are padding."""
+
+    shape: Shape
+    slab: Slab | None = None
+    """None for one without tokens"""
+    index: int = 0
+    """which of the slab's tensors"""
+    owner: Block | None = None
+    """keeps the memory"""
+
+
+class CacheSpace(Protocol):
+    """Where caches live: a session's device, and what its engine takes."""
+
+    device: Device
+    pool: BlockPool
+    lock: RLock
+    past: tuple[Tensor, ...]
+    """the engine's inputs for keys and values"""
+
+    def cache_layout(self, rows: int, tokens: int) -> SlabLayout:
+        """Room for `rows` sequences of `tokens` tokens or more, in sizes that a step of one token takes."""
+        ...
+
+
+@dataclass(eq=False)
+class _Store:
+    """A slab, and how many tokens were written into it, of whichever cache that shares it."""
+
+    block: Block
+    layout: SlabLayout
+    written: int
+
+    @property
+    def slab(self) -> Slab:
+        return Slab(self.block.address, self.layout)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceCache:
+    """`Cache` on the device. `append` is one copy on the device, which writes behind the last token in place; a cache
+    is a value all the same, since appending to an older one copies first.
+    """
+
+    space: CacheSpace
+    mask: Array
+    limit: int
+    """most tokens of a row"""
+    store: _Store | None = field(default=None, repr=False)
+
+    @classmethod
+    def create(cls, space: CacheSpace, rows: int, max_length: int) -> DeviceCache:
+        """A cache of no tokens for `rows` sequences of at most `max_length` tokens."""
+        return cls(space, np.zeros((rows, 0), np.int64), max_length)
+
+    @property
+    def rows(self) -> int:
+        return int(self.mask.shape[0])
+
+    @property
+    def length(self) -> int:
+        """Past tokens of a row, padding included."""
+        return int(self.mask.shape[1])
+
+    @property
+    def room(self) -> int:
+        """Places of a row, those that are still free included."""
+        return 0 if self.store is None else self.store.layout.capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device, room and padded rows included."""
+        return 0 if self.store is None else self.store.layout.nbytes
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        for i, tensor in enumerate(self.space.past):
+            heads, head_dim = heads_and_size(tensor)
+            shape = (self.rows, heads, self.room, head_dim)
+            held = (None, 0, None) if self.store is None else (self.store.slab, i, self.store.block)
+            found[tensor.name] = DeviceArray(shape, *held)
+        return found
+
+    def attention_mask(self, new: Array) -> Array:
+        free = np.zeros((self.rows, self.room - self.length), np.int64)
+        return np.concatenate((self.mask, free, new), axis=1)
+
+    def append(self, outputs: Mapping[str, Any], new: Array) -> DeviceCache:
+        """See `Cache`; the `present.*` among `outputs` are on the device.
+
+        Raises:
+            InputError: more tokens than `max_length`.
+            OutOfMemoryError: the device has no room for them.
+        """
+        start, stop = self.length, self.length + new.shape[1]
+        if stop > self.limit:
+            raise InputError(f"The cache was made for at most {self.limit} tokens a row, and these would be {stop}.")
+        present: Slab = outputs[self.space.past[0].name.replace(PAST, PRESENT, 1)].slab
+        with self.space.lock:
+            store = self.store
+            if store is None or stop > self.room or store.written != start:
+                store = self._copied(self.space.cache_layout(self.rows, max(stop, self.room)))
+            self._enqueue(copy_tokens(present, store.slab, 0, start, new.shape[1]))
+            store.written = stop
+        return replace(self, mask=np.concatenate((self.mask, new), axis=1), store=store)
+
+    def reorder(self, rows: Sequence[int] | Array) -> DeviceCache:
+        index = np.asarray(rows, dtype=np.int64)
+        if len(index) == self.rows and np.array_equal(index, np.arange(self.rows)):
+            return self
+        store = self.store
+        if store is not None:
+            with self.space.lock:
+                layout = replace(store.layout, rows=self.space.cache_layout(len(index), self.room).rows)
+                target = self._store(layout, self.length)
+                self._enqueue(copy_rows(store.slab, target.slab, map(int, index)))
+                store = target
+        return replace(self, mask=self.mask[index], store=store)
+
+    def trim(self, start: int = 0, stop: int | None = None) -> DeviceCache:
+        """See `Cache`. Tokens may be cut off at the end, to go back; in front only padding may be.
+
+        Raises:
+            InputError: a real token stands before `start`.
+        """
+        if self.mask[:, :start].any():
+            raise InputError(f"A row has real tokens among the first {start} of the cache; only padding can go there.")
+        mask = self.mask[:, start:stop]
+        if not start or self.store is None:
+            return replace(self, mask=mask)
+        with self.space.lock:
+            store = self._copied(self.space.cache_layout(self.rows, mask.shape[1]), start, mask.shape[1])
+        return replace(self, mask=mask, store=store)
+
+    def without_padding(self) -> DeviceCache:
+        """The cache without the tokens in front that are padding in every row, where that makes it smaller."""
+        real = np.flatnonzero(self.mask.any(axis=0))
+        start = int(real[0]) if len(real) else self.length
+        smaller = start and self.space.cache_layout(self.rows, self.length - start).capacity < self.room
+        return self.trim(start) if smaller else self
+
+    def _copied(self, layout: SlabLayout, first: int = 0, count: int | None = None) -> _Store:
+        """Tokens from `first` on in a slab of their own."""
+        count = self.length if count is None else count
+        target = self._store(layout, count)
+        if self.store is not None:
+            self._enqueue(copy_tokens(self.store.slab, target.slab, first, 0, count))
+        return target
+
+    def _store(self, layout: SlabLayout, written: int) -> _Store:
+        return _Store(Block(self.space.pool, layout.nbytes, zero=True), layout, written)
+
+    def _enqueue(self, copies: Iterable[Copy2D]) -> None:
+        self.space.device.activate()
+        for copy in copies:
+            self.space.device.copy(copy)
+
+
+def heads_and_size(tensor: Tensor) -> tuple[int, int]:
+    """n_heads and head_dim of a key or value, (batch, n_heads, past_sequence, head_dim)."""
+    _, heads, _, head_dim = tensor.axes
+    return int(heads), int(head_dim)
