@@ -33,6 +33,9 @@ class Task:
     extra_inputs: tuple[TensorSpec, ...] = ()
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
+    kept: str = "tokens"
+    """What the head reads of the last layer: each of the "tokens"; the "summary", one token of a sequence or, with
+    `summary_type` "mean", all; or the tokens at "logit_positions"."""
     may_cache: bool = False
     """Whether a causal checkpoint's graph takes the keys and values of past tokens and gives those of new ones."""
 
@@ -42,6 +45,7 @@ LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
 LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)
 TOTAL = "past_sequence + sequence"
 CHOICES = ("batch", "num_choices")
+LAYOUTS = ("padded", "packed")
 
 TASKS: tuple[Task, ...] = (
     Task(
@@ -57,6 +61,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        kept="logit_positions",
     ),
     Task(
         "text-generation",
@@ -64,6 +69,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        kept="logit_positions",
         may_cache=True,
     ),
     Task(
@@ -71,12 +77,14 @@ TASKS: tuple[Task, ...] = (
         "XLMForSequenceClassification",
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "num_labels")),),
+        kept="summary",
     ),
     Task(
         "multiple-choice",
         "XLMForMultipleChoice",
         CHOICES,
         outputs=(TensorSpec("logits", "float", ("batch", "num_choices")),),
+        kept="summary",
     ),
     Task(
         "token-classification",
@@ -154,7 +162,7 @@ def uses_cache(task: Task, config: XLMConfig, wanted: bool | None = None) -> boo
 
 
 def graph_inputs(
-    task: Task, config: XLMConfig, optional: tuple[str, ...] = (), cache: bool = False
+    task: Task, config: XLMConfig, optional: tuple[str, ...] = (), cache: bool = False, layout: str = "padded"
 ) -> tuple[TensorSpec, ...]:
     """The inputs of a task's graph, in the graph's order.
 
@@ -164,12 +172,23 @@ def graph_inputs(
             and positions are always given, because rows may have pasts of different lengths behind padding. The past
             may have room behind its tokens, which the mask closes.
 
+        layout: "padded", or "packed": the tokens of all rows on one axis, with the places where they stand.
+
     Raises:
-        InputError: a name that is no optional input.
+        InputError: a name that is no optional input or no layout, or a cache in the packed layout.
     """
     for name in optional:
         if name not in OPTIONAL_INPUTS:
             raise InputError(f"Unknown optional input '{name}'; expected some of {', '.join(OPTIONAL_INPUTS)}.")
+    if layout not in LAYOUTS:
+        raise InputError(f"Unknown layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
+    if layout == "packed":
+        if cache:
+            raise InputError(
+                "A packed graph keeps no cache: a step of generation has one token a row, and nothing to pack. Leave "
+                "out --layout packed, or give --no-cache (cache=False) for a graph that reads each text anew."
+            )
+        return _packed_inputs(task, config, optional)
     tokens = (*task.rows, "sequence")
     first = TensorSpec("input_ids", "int64", tokens)
     if "inputs_embeds" in optional:
@@ -183,10 +202,65 @@ def graph_inputs(
     return (*inputs, *task.extra_inputs, *past)
 
 
+def keeps_all(task: Task, config: XLMConfig) -> bool:
+    """Whether the head reads every token, so that a packed graph computes all of them in the last layer too."""
+    return task.kept == "tokens" or (task.kept == "summary" and config.summary_type == "mean")
+
+
+def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """`graph_inputs` in the packed layout; `xlm_runtime.packing` says what they hold."""
+    places = (*task.rows, "longest")
+    embeds = "inputs_embeds" in optional
+    inputs = [TensorSpec("inputs_embeds", "float", ("tokens", "emb_dim"))] if embeds else []
+    of_tokens = {
+        "input_ids": not embeds,
+        "position_ids": True,
+        "langs": config.uses_langs,
+        "token_type_ids": "token_type_ids" in optional,
+        "token_index": True,
+    }
+    inputs += [TensorSpec(name, "int64", ("tokens",)) for name, there in of_tokens.items() if there]
+    inputs += [TensorSpec(name, "int64", places) for name in ("padded_index", "attention_mask")]
+    if task.kept == "logit_positions":
+        inputs += [
+            TensorSpec("kept_index", "int64", ("kept",)),
+            TensorSpec("kept_token_index", "int64", ("kept",)),
+            TensorSpec("kept_padded_index", "int64", (*task.rows, "most_kept")),
+        ]
+        return tuple(inputs)
+    if not keeps_all(task, config):
+        inputs.append(TensorSpec("kept_index", "int64", task.rows))
+    for spec in task.extra_inputs:
+        axes = tuple("longest" if axis == "sequence" else axis for axis in spec.axes)
+        inputs.append(TensorSpec(spec.name, spec.dtype, axes))
+    return tuple(inputs)
+
+
 def graph_outputs(
-    task: Task, config: XLMConfig, hidden_states: bool, attentions: bool, cache: bool = False
+    task: Task,
+    config: XLMConfig,
+    hidden_states: bool,
+    attentions: bool,
+    cache: bool = False,
+    layout: str = "padded",
 ) -> tuple[TensorSpec, ...]:
-    """The outputs of a task's graph, in the graph's order."""
+    """The outputs of a task's graph, in the graph's order.
+
+    Raises:
+        InputError: hidden states or attentions in the packed layout.
+    """
+    if layout == "packed":
+        if hidden_states or attentions:
+            raise InputError(
+                "A packed graph has no outputs for each layer's hidden states or attentions: its last layer computes "
+                "only what the head reads. Leave out --layout packed, or --hidden-states and --attentions."
+            )
+        return tuple(
+            TensorSpec(spec.name, spec.dtype, ("tokens", *spec.axes[len(task.rows) + 1 :]))
+            if spec.name in task.token_outputs
+            else spec
+            for spec in task.outputs
+        )
     outputs = [*task.outputs, *(cache_specs(config, "present", "sequence") if cache else ())]
     if hidden_states:
         axes = (*task.rows, "sequence", "emb_dim")

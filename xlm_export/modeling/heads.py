@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from xlm_export.modeling.cache import KeyValueCache
+from xlm_export.modeling.layouts import PackedBatch
 from xlm_export.modeling.model import XLMModel, XLMPreTrainedModel
 from xlm_export.modeling.outputs import (
     MaskedLMOutput,
@@ -124,6 +127,11 @@ class XLMWithLMHeadModel(XLMPreTrainedModel):
             loss = self.pred_layer.loss(hidden, logits, kept_labels)
         return MaskedLMOutput(loss, logits, output.hidden_states, output.attentions, output.present)
 
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """(kept, vocab_size)."""
+        (hidden,) = self.transformer.forward_packed(batch)
+        return (self.pred_layer(hidden),)
+
 
 def _keep_positions(x: Tensor, logits_to_keep: int | Tensor) -> Tensor:
     """(batch, sequence, dim) → (batch, kept, dim), or (kept, dim) where `logits_to_keep` is a mask."""
@@ -170,6 +178,11 @@ class XLMForSequenceClassification(XLMPreTrainedModel):
             loss = classification_loss(logits, labels, self.config.num_labels, self.config.problem_type)
         return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
 
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """(batch, num_labels)."""
+        (hidden,) = self.transformer.forward_packed(batch)
+        return (self.sequence_summary.forward_packed(hidden, batch),)
+
 
 class XLMForMultipleChoice(XLMPreTrainedModel):
     """One score a choice; inputs are (batch, num_choices, sequence)."""
@@ -215,6 +228,18 @@ class XLMForMultipleChoice(XLMPreTrainedModel):
         loss = functional.cross_entropy(logits, labels) if labels is not None else None
         return MultipleChoiceModelOutput(loss, logits, output.hidden_states, output.attentions)
 
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """(batch, num_choices), as the batch's `padded_index` (batch, num_choices, longest) has them."""
+        rows = replace(
+            batch,
+            padded_index=batch.padded_index.flatten(0, 1),
+            attention_mask=batch.attention_mask.flatten(0, 1),
+            kept_index=None if batch.kept_index is None else batch.kept_index.flatten(),
+        )
+        (hidden,) = self.transformer.forward_packed(rows)
+        scores = self.logits_proj(self.sequence_summary.forward_packed(hidden, rows))
+        return (scores.reshape(batch.padded_index.shape[:2]),)
+
 
 class XLMForTokenClassification(XLMPreTrainedModel):
     """`num_labels` scores a token."""
@@ -248,3 +273,8 @@ class XLMForTokenClassification(XLMPreTrainedModel):
         logits = self.classifier(hidden)
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) if labels is not None else None
         return TokenClassifierOutput(loss, logits, output.hidden_states, output.attentions)
+
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """(tokens, num_labels)."""
+        (hidden,) = self.transformer.forward_packed(batch)
+        return (self.classifier(hidden),)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xlm_export.modeling.layouts import PackedLayout
 from xlm_runtime.config import XLMConfig
 
 
@@ -104,6 +105,38 @@ class MultiHeadAttention(nn.Module):
             length = past[0].shape[2]
             context = weights[..., :length] @ past[1] + weights[..., length:] @ value
         return self.out_lin(merge_heads(context)), (key, value), weights if output_attentions else None
+
+    def forward_packed(
+        self, hidden: Tensor, bias: Tensor, layout: PackedLayout, queried: Tensor, query_layout: PackedLayout
+    ) -> Tensor:
+        """Attend from some tokens to all of their rows, in the packed layout.
+
+        One product gives queries, keys and values where all tokens ask, another keys and values where some do.
+
+        Args:
+            hidden: (tokens, emb_dim), in `layout`.
+            bias: what `attention_bias` returns for (batch, longest) keys.
+            queried: the tokens that ask, `hidden` itself or (kept, emb_dim), in `query_layout`.
+
+        Returns:
+            (tokens, emb_dim) or (kept, emb_dim).
+        """
+        if queried is hidden:
+            query, key, value = layout.spread_heads(
+                _joined(hidden, self.q_lin, self.k_lin, self.v_lin), self.n_heads, 3
+            )
+        else:
+            (query,) = query_layout.spread_heads(self.q_lin(queried), self.n_heads, 1)
+            key, value = layout.spread_heads(_joined(hidden, self.k_lin, self.v_lin), self.n_heads, 2)
+        context = functional.scaled_dot_product_attention(query, key, value, bias)
+        output: Tensor = self.out_lin(query_layout.gather_heads(context))
+        return output
+
+
+def _joined(hidden: Tensor, *layers: nn.Linear) -> Tensor:
+    """Several linear layers of one input in one product: (…, dim) → (…, layers · dim)."""
+    weight = torch.cat([layer.weight for layer in layers])
+    return functional.linear(hidden, weight, torch.cat([layer.bias for layer in layers]))
 
 
 class TransformerFFN(nn.Module):

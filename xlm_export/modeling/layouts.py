@@ -1,14 +1,17 @@
 """How the tokens of a batch lie in memory: (batch, sequence) with padding, or packed, all on one axis.
 
-What a model computes for each token acts on the last axis and sees no difference. Heads that look at whole sequences
-go through the few operations here.
+What a model computes for each token acts on the last axis and sees no difference. Attention, and heads that look at
+whole sequences, go through the few operations here.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Layout(Protocol):
@@ -38,3 +41,104 @@ class PaddedLayout:
 
     def of_row(self, x: Tensor) -> Tensor:
         return x.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Tokens on one axis.
+
+    `padded_index` (batch, longest) int64 is the token at each place, any one at padding; `token_index` (tokens,) int64
+    is the place of each token, row · longest + column.
+    """
+
+    padded_index: Tensor
+    token_index: Tensor
+
+    @classmethod
+    def one_a_row(cls, tokens: Tensor) -> PackedLayout:
+        """The layout of `tokens` (batch,), one for each row."""
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        return cls(rows.unsqueeze(1), rows)
+
+    @property
+    def column(self) -> Tensor:
+        """(tokens,) int64: each token's place in its row."""
+        return self.token_index % self.padded_index.shape[1]
+
+    @property
+    def row(self) -> Tensor:
+        """(tokens,) int64: each token's row."""
+        return self.token_index // self.padded_index.shape[1]
+
+    def spread(self, x: Tensor) -> Tensor:
+        return take_rows(x, self.padded_index)
+
+    def take(self, x: Tensor, index: Tensor) -> Tensor:
+        return take_rows(x, self.padded_index.gather(1, index))
+
+    def of_row(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.row)
+
+    def spread_heads(self, x: Tensor, n_heads: int, parts: int) -> list[Tensor]:
+        """Queries, keys and values to the layout of attention, in one step from where the products left them.
+
+        (tokens, parts · n_heads · head_dim) → `parts` tensors (batch, n_heads, longest, head_dim). One gather of
+        head_dim numbers for each place takes each part apart, splits the heads, moves them forward and pads.
+        """
+        pieces = x.reshape(-1, x.shape[-1] // (parts * n_heads))  # (tokens · parts · n_heads, head_dim)
+        first = self.padded_index.unsqueeze(1) * (parts * n_heads)  # (batch, 1, longest)
+        heads = torch.arange(n_heads, device=x.device).unsqueeze(1)
+        return [take_rows(pieces, first + (heads + part * n_heads)) for part in range(parts)]
+
+    def gather_heads(self, x: Tensor) -> Tensor:
+        """The way back: (batch, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
+        n_heads, longest = x.shape[1], x.shape[2]
+        first = self.row * (n_heads * longest) + self.column  # (tokens,)
+        index = first.unsqueeze(1) + torch.arange(n_heads, device=x.device) * longest
+        return take_rows(x.flatten(0, 2), index).flatten(1)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A packed graph's inputs by their names; `xlm_runtime.tasks.graph_inputs` has their shapes.
+
+    `kept_index` names the tokens that leave the last layer, all where it is None. Where their number differs from row
+    to row, `kept_padded_index` and `kept_token_index` are their layout; without these it is one for each row.
+    """
+
+    position_ids: Tensor
+    token_index: Tensor
+    padded_index: Tensor
+    attention_mask: Tensor
+    input_ids: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    langs: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    kept_index: Tensor | None = None
+    kept_token_index: Tensor | None = None
+    kept_padded_index: Tensor | None = None
+    p_mask: Tensor | None = None
+    cls_index: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, longest) bool: which places hold a token."""
+        return self.attention_mask != 0
+
+    @property
+    def layout(self) -> PackedLayout:
+        return PackedLayout(self.padded_index, self.token_index)
+
+    @property
+    def kept_layout(self) -> PackedLayout:
+        """Of the tokens that leave the last layer."""
+        if self.kept_index is None:
+            return self.layout
+        if self.kept_padded_index is None or self.kept_token_index is None:
+            return PackedLayout.one_a_row(self.kept_index)
+        return PackedLayout(self.kept_padded_index, self.kept_token_index)
+
+
+def take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """`x[index]` for (rows, dim), as the one operator that it is in ONNX (Gather): (*index.shape, dim)."""
+    return functional.embedding(index, x)

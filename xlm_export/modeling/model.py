@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from xlm_export.modeling.cache import KeyValueCache
 from xlm_export.modeling.layers import LayerNorm, MultiHeadAttention, TransformerFFN, attention_bias
+from xlm_export.modeling.layouts import PackedBatch, take_rows
 from xlm_export.modeling.outputs import BaseModelOutput
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -25,11 +28,15 @@ def sinusoidal_embeddings(n_positions: int, dim: int) -> Tensor:
 
 
 class XLMPreTrainedModel(nn.Module):
-    """What every XLM model has: its configuration and XLM's initialisation."""
+    """What every XLM model has: its configuration, XLM's initialisation, and a forward pass for the packed layout."""
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__()
         self.config = config
+
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """The task's outputs, in the order of the table of tasks."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -156,6 +163,33 @@ class XLMModel(XLMPreTrainedModel):
             attentions=tuple(all_weights) if attentions_wanted else None,
             present=KeyValueCache(tuple(present)) if cache is not None else None,
         )
+
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """Run the layers on the packed layout, for answering alone: there is no dropout.
+
+        Every token of the batch is computed once, and in the last layer only the kept ones are: as keys and values
+        they take part, but nothing else is made of the others, because nothing would read it.
+
+        Returns:
+            One tensor: the last hidden states (tokens, emb_dim), or (kept, emb_dim) where `kept_index` names some.
+        """
+        embeds = self.embeddings(batch.input_ids) if batch.inputs_embeds is None else batch.inputs_embeds
+        hidden = self._embed(embeds, self.position_embeddings(batch.position_ids), batch.langs, batch.token_type_ids)
+        layout, last = batch.layout, self.config.n_layers - 1
+        attentions = [cast("MultiHeadAttention", attention) for attention in self.attentions]
+        columns = torch.arange(batch.mask.shape[1], device=hidden.device) if self.config.causal else None
+        bias = attention_bias(batch.mask, columns, hidden.dtype)
+        for i in range(last):
+            context = attentions[i].forward_packed(hidden, bias, layout, hidden, layout)
+            hidden = self._after_attention(i, hidden, context)
+        queried, query_layout = hidden, layout
+        if batch.kept_index is not None:
+            queried, query_layout = take_rows(hidden, batch.kept_index), batch.kept_layout
+            if self.config.causal:
+                columns = layout.column[batch.kept_index][query_layout.padded_index].unsqueeze(1)
+                bias = attention_bias(batch.mask, columns, hidden.dtype)
+        context = attentions[last].forward_packed(hidden, bias, layout, queried, query_layout)
+        return (self._after_attention(last, queried, context),)
 
     def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         """What enters the first layer: words (…, emb_dim), positions (…, emb_dim), languages and types (…)."""

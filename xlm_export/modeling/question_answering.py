@@ -8,11 +8,12 @@ from torch.nn import functional
 
 from xlm_export.modeling.cache import KeyValueCache
 from xlm_export.modeling.layers import LayerNorm
-from xlm_export.modeling.layouts import Layout, PaddedLayout
+from xlm_export.modeling.layouts import Layout, PackedBatch, PaddedLayout
 from xlm_export.modeling.model import XLMModel, XLMPreTrainedModel
 from xlm_export.modeling.outputs import QuestionAnsweringModelOutput, XLMForQuestionAnsweringOutput
 from xlm_export.modeling.summary import last_real_index
 from xlm_runtime.config import XLMConfig
+from xlm_runtime.errors import InputError
 
 # What XLNet subtracts from the score of a token that cannot be an answer. Scores are float32 whatever the model's
 # type, so the number is finite and the softmax of a row that is masked throughout is, too.
@@ -207,6 +208,15 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
             None, start_top, start_index, end_top, end_index, cls_logits, output.hidden_states, output.attentions
         )
 
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """The beam, as `XLMForQuestionAnsweringOutput` has it; `p_mask` and `cls_index` are needed."""
+        (hidden,) = self.transformer.forward_packed(batch)
+        if batch.p_mask is None or batch.cls_index is None:
+            raise InputError("A packed batch for the beam head needs p_mask (batch, longest) and cls_index (batch,).")
+        not_answers = torch.maximum(batch.p_mask.float(), (~batch.mask).float())
+        beam: tuple[Tensor, ...] = self.qa_outputs(hidden, not_answers, batch.cls_index, batch.layout)
+        return beam
+
 
 def _squeezed(x: Tensor | None) -> Tensor | None:
     """(batch, 1) → (batch,)."""
@@ -257,3 +267,9 @@ class XLMForQuestionAnsweringSimple(XLMPreTrainedModel):
 
             loss = (position_loss(start_logits, start_positions) + position_loss(end_logits, end_positions)) / 2
         return QuestionAnsweringModelOutput(loss, start_logits, end_logits, output.hidden_states, output.attentions)
+
+    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """Start and end scores, (tokens,) each."""
+        (hidden,) = self.transformer.forward_packed(batch)
+        scores: Tensor = self.qa_outputs(hidden)
+        return scores.unbind(-1)

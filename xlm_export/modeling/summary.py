@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.modeling.layouts import PaddedLayout
+from xlm_export.modeling.layouts import PackedBatch, PaddedLayout
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 
@@ -70,6 +70,12 @@ class XLMSequenceSummary(nn.Module):
         else:
             summary = PaddedLayout().take(hidden, last_real_index(mask).unsqueeze(1)).squeeze(1)
         return self.project(summary)
+
+    def forward_packed(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """The kept token of each row (batch, emb_dim), or for "mean" all (tokens, emb_dim) → as `forward`."""
+        if batch.kept_index is None:
+            return self.forward(batch.layout.spread(hidden), batch.mask)
+        return self.project(hidden)
 
     def project(self, summary: Tensor) -> Tensor:
         """What follows on the summary: (batch, emb_dim) → (batch, num_labels or emb_dim)."""

@@ -1,0 +1,91 @@
+"""The packed layout: the real tokens of a batch on one axis, and the index arrays that tell a graph where they stand.
+
+Only attention needs to know which tokens share a row. A packed graph gets each token once, spreads queries, keys and
+values to (batch, longest) for attention and gathers the result back; everything else is computed for real tokens alone.
+In its last layer it computes only the tokens that its head reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlm_runtime.errors import InputError
+from xlm_runtime.sessions import Array
+from xlm_runtime.tasks import TensorSpec
+
+# inputs with an entry for each token
+_OF_TOKENS = ("input_ids", "inputs_embeds", "langs", "token_type_ids", "position_ids")
+
+
+def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str) -> dict[str, Array]:
+    """A packed graph's inputs from those of the padded graph for the same batch.
+
+    Args:
+        padded: arrays (batch, [num_choices,] sequence, …) with `attention_mask` among them; `position_ids` may be
+            absent and are then 0, 1, … from the left. `logit_positions` are flat indices into batch·sequence.
+        inputs: the packed graph's.
+        summary_type: the configuration's, for heads that read one token of a sequence.
+
+    Returns:
+        An array for each of `inputs`, see `tasks.graph_inputs`.
+
+    Raises:
+        InputError: a batch without a real token, or a logit position at padding.
+    """
+    mask = padded["attention_mask"] != 0
+    longest = mask.shape[-1]
+    token_index = np.flatnonzero(mask)  # (tokens,)
+    if not len(token_index):
+        raise InputError("attention_mask has no real token; give a packed graph at least one.")
+    padded_index = np.zeros(mask.shape, np.int64)  # padding stands at token 0 and is masked
+    padded_index[mask] = np.arange(len(token_index))
+    arrays: dict[str, Array] = {**padded, "padded_index": padded_index, "token_index": token_index}
+    arrays |= {name: padded[name][mask] for name in _OF_TOKENS if name in padded}
+    arrays.setdefault("position_ids", token_index % longest)
+    names = [spec.name for spec in inputs]
+    if "kept_padded_index" in names:
+        arrays |= _kept_positions(padded["logit_positions"], mask, padded_index)
+    elif "kept_index" in names:
+        column = np.zeros(mask.shape[:-1], np.int64)
+        if summary_type != "first":
+            column = (mask * np.arange(longest)).max(axis=-1)  # the last real token; 0 in a row without any
+        arrays["kept_index"] = np.take_along_axis(padded_index, column[..., None], axis=-1)[..., 0]
+    return {name: np.ascontiguousarray(arrays[name]) for name in names}
+
+
+def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_mask: Array) -> dict[str, Array]:
+    """A packed graph's outputs as the padded graph gives them: (tokens, …) → (batch, sequence, …), zeros at padding."""
+    mask = attention_mask != 0
+    spread = dict(outputs)
+    for spec in specs:
+        if spec.axes[0] == "tokens":
+            value = outputs[spec.name]
+            spread[spec.name] = np.zeros((*mask.shape, *value.shape[1:]), value.dtype)
+            spread[spec.name][mask] = value
+    return spread
+
+
+def _kept_positions(positions: NDArray[np.int64], mask: Array, padded_index: Array) -> dict[str, Array]:
+    """Index arrays of the tokens at `positions` (kept,), whose number differs from row to row."""
+    real = mask.reshape(-1)[positions]
+    if not real.all():
+        raise InputError(
+            f"logit_positions names the place {positions[~real][0]} of {mask.shape[0]} × {mask.shape[1]}, which is "
+            "padding; a packed graph has logits of real tokens only."
+        )
+    rows = positions // mask.shape[1]
+    counts = np.bincount(rows, minlength=len(mask))
+    order = np.argsort(rows, kind="stable")
+    column = np.empty_like(rows)  # a kept token's place among those of its row
+    column[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    most_kept = int(counts.max())
+    kept_padded_index = np.zeros((len(mask), most_kept), np.int64)
+    kept_padded_index[rows, column] = np.arange(len(rows))
+    return {
+        "kept_index": padded_index.reshape(-1)[positions],
+        "kept_padded_index": kept_padded_index,
+        "kept_token_index": rows * most_kept + column,
+    }
