@@ -27,20 +27,18 @@ def scaled_dot_product_attention(
 ) -> Any:
     """softmax(query/√d · keyᵀ + mask) · value, in plain operators that every engine knows how to fuse.
 
-    The query is scaled before the product, as XLM does it, and the softmax runs in float32 in every precision.
-    All tensors are (batch, n_heads, sequence, head_dim); the mask is added.
+    The query is scaled before the product, as XLM does it; the mask, which is float32, is added and the softmax runs
+    in float32 in every precision. All other tensors are (batch, n_heads, sequence, head_dim).
     """
     if is_causal or enable_gqa or dropout_p or scale is not None or attn_mask is None:
         raise ValueError("Only attention with an additive mask and XLM's scaling is translated.")
     dtype = query.dtype
     root = op.Constant(value=onnx_ir.tensor(math.sqrt(query.shape[-1]), dtype=dtype))
-    scores = op.Add(op.MatMul(op.Div(query, root), op.Transpose(key, perm=[0, 1, 3, 2])), attn_mask)
-    if dtype in _HALF:
-        scores = op.Cast(scores, to=onnx_ir.DataType.FLOAT)
-        weights = op.Cast(op.Softmax(scores, axis=-1), to=dtype)
-    else:
-        weights = op.Softmax(scores, axis=-1)
-    return op.MatMul(weights, value)
+    scores = op.MatMul(op.Div(query, root), op.Transpose(key, perm=[0, 1, 3, 2]))
+    if dtype not in _HALF:
+        return op.MatMul(op.Softmax(op.Add(scores, attn_mask), axis=-1), value)
+    scores = op.Add(op.Cast(scores, to=onnx_ir.DataType.FLOAT), attn_mask)
+    return op.MatMul(op.Cast(op.Softmax(scores, axis=-1), to=dtype), value)
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -22,11 +22,11 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-def attention_bias(mask: Tensor, columns: Tensor | None, dtype: torch.dtype) -> Tensor:
+def attention_bias(mask: Tensor, columns: Tensor | None) -> Tensor:
     """What is added to the attention scores: 0 where a query may look, a large negative number elsewhere.
 
-    Half of the type's lowest number, so that adding a score never overflows to -inf: a row that is masked
-    throughout then gives finite weights in every precision.
+    Half of float32's lowest number, so that adding a score never overflows to -inf: a row that is masked throughout
+    then gives finite weights. It is float32 in half precision too, where scores may be further apart than any number.
 
     Args:
         mask: (batch, keys), bool, True for real tokens.
@@ -34,22 +34,29 @@ def attention_bias(mask: Tensor, columns: Tensor | None, dtype: torch.dtype) -> 
             every query look at all of them.
 
     Returns:
-        (batch, 1, 1, keys), or (batch, 1, queries, keys) when causal.
+        float32 (batch, 1, 1, keys), or (batch, 1, queries, keys) when causal.
     """
     visible = mask[:, None, None, :]
     if columns is not None:
         keys = torch.arange(mask.shape[1], device=mask.device)
         visible = visible & (keys <= columns.unsqueeze(-1))
-    zero = torch.zeros((), dtype=dtype, device=mask.device)
-    return torch.where(visible, zero, torch.finfo(dtype).min / 2)
+    zero = torch.zeros((), dtype=torch.float32, device=mask.device)
+    return torch.where(visible, zero, torch.finfo(torch.float32).min / 2)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation in float32 whatever the model's type: XLM's eps of 1e-12 is zero in half precision."""
+    """Layer normalisation of a sum, in float32 whatever the model's type.
 
-    def forward(self, x: Tensor) -> Tensor:
+    XLM's eps of 1e-12 is zero in half precision, and a sum of two numbers that fp16 holds may be one that it does not.
+    """
+
+    def forward(self, x: Tensor, *added: Tensor) -> Tensor:
+        """(…, emb_dim) and what is added to it → (…, emb_dim) in the type of `x`."""
+        total = x.float()
+        for term in added:
+            total = total + term.float()
         weight, bias = self.weight.float(), self.bias.float()
-        return functional.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return functional.layer_norm(total, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class MultiHeadAttention(nn.Module):
@@ -96,8 +103,7 @@ class MultiHeadAttention(nn.Module):
         scores = query @ key.transpose(-1, -2)
         if past is not None:
             scores = torch.cat((query @ past[0].transpose(-1, -2), scores), dim=-1)
-        scores = scores + bias
-        weights = functional.softmax(scores.float(), dim=-1).to(scores.dtype)
+        weights = functional.softmax(scores.float() + bias, dim=-1).to(scores.dtype)
         weights = functional.dropout(weights, dropout, self.training)
         if past is None:
             context = weights @ value

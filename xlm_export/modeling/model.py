@@ -145,7 +145,7 @@ class XLMModel(XLMPreTrainedModel):
         hidden = hidden * keep
 
         columns = torch.arange(mask.shape[1], device=mask.device)[past:] if config.causal else None
-        bias = attention_bias(mask, columns, hidden.dtype)
+        bias = attention_bias(mask, columns)
         attentions_wanted = config.output_attentions if output_attentions is None else output_attentions
         hidden_wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         all_hidden, all_weights, present = [hidden], [], []
@@ -178,7 +178,7 @@ class XLMModel(XLMPreTrainedModel):
         layout, last = batch.layout, self.config.n_layers - 1
         attentions = [cast("MultiHeadAttention", attention) for attention in self.attentions]
         columns = torch.arange(batch.mask.shape[1], device=hidden.device) if self.config.causal else None
-        bias = attention_bias(batch.mask, columns, hidden.dtype)
+        bias = attention_bias(batch.mask, columns)
         for i in range(last):
             context = attentions[i].forward_packed(hidden, bias, layout, hidden, layout)
             hidden = self._after_attention(i, hidden, context)
@@ -187,24 +187,24 @@ class XLMModel(XLMPreTrainedModel):
             queried, query_layout = take_rows(hidden, batch.kept_index), batch.kept_layout
             if self.config.causal:
                 columns = layout.column[batch.kept_index][query_layout.padded_index].unsqueeze(1)
-                bias = attention_bias(batch.mask, columns, hidden.dtype)
+                bias = attention_bias(batch.mask, columns)
         context = attentions[last].forward_packed(hidden, bias, layout, queried, query_layout)
         return (self._after_attention(last, queried, context),)
 
     def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         """What enters the first layer: words (…, emb_dim), positions (…, emb_dim), languages and types (…)."""
-        hidden = embeds + positions
+        added = [positions]
         if langs is not None and self.config.uses_langs:
-            hidden = hidden + self.lang_embeddings(langs)
+            added.append(self.lang_embeddings(langs))
         if token_type_ids is not None:
-            hidden = hidden + self.embeddings(token_type_ids)
-        return functional.dropout(self.layer_norm_emb(hidden), self.config.dropout, self.training)
+            added.append(self.embeddings(token_type_ids))
+        return functional.dropout(self.layer_norm_emb(embeds, *added), self.config.dropout, self.training)
 
     def _after_attention(self, layer: int, hidden: Tensor, context: Tensor) -> Tensor:
         """The token-wise rest of a layer: what entered it and what attention gave, both (…, emb_dim)."""
         context = functional.dropout(context, self.config.dropout, self.training)
-        hidden = self.layer_norm1[layer](hidden + context)
-        output: Tensor = self.layer_norm2[layer](hidden + self.ffns[layer](hidden))
+        hidden = self.layer_norm1[layer](hidden, context)
+        output: Tensor = self.layer_norm2[layer](hidden, self.ffns[layer](hidden))
         return output
 
     def empty_cache(self, batch: int) -> KeyValueCache:

@@ -66,7 +66,8 @@ class XLMSequenceSummary(nn.Module):
             summary = hidden[:, 0]
         elif self.summary_type == "mean":
             count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-            summary = (hidden * mask.unsqueeze(-1)).sum(dim=1) / count.to(hidden.dtype)
+            # in float32: half precision does not hold the sum of a few hundred of its larger numbers
+            summary = ((hidden * mask.unsqueeze(-1)).float().sum(dim=1) / count).to(hidden.dtype)
         else:
             summary = PaddedLayout().take(hidden, last_real_index(mask).unsqueeze(1)).squeeze(1)
         return self.project(summary)
