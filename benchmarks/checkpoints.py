@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 from safetensors.torch import save_file
@@ -33,12 +34,16 @@ REAL_VOCABULARIES = {
     "xlm-mlm-ende-1024": "xlm-clm-ende-1024",
     "xlm-clm-ende-1024": "xlm-clm-ende-1024",
 }
+XNLI_LABELS = ("contradiction", "entailment", "neutral")
 LANGS_XNLI = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 
 
-def official_config(name: str, n_layers: int | None = None) -> XLMConfig:
-    """The configuration of an official checkpoint, fewer layers on request."""
-    vocab_size, dim, layers, heads, n_langs, use_lang_emb = OFFICIAL[name]
+def official_config(
+    name: str, n_layers: int | None = None, *, dim: int | None = None, vocab_size: int | None = None
+) -> XLMConfig:
+    """The configuration of an official checkpoint, with fewer layers, columns or words on request."""
+    official_words, official_dim, layers, heads, n_langs, use_lang_emb = OFFICIAL[name]
+    vocab_size, dim = vocab_size or official_words, dim or official_dim
     lang2id = None
     if n_langs == len(LANGS_XNLI):
         lang2id = {lang: i for i, lang in enumerate(LANGS_XNLI)}
@@ -57,28 +62,41 @@ def official_config(name: str, n_layers: int | None = None) -> XLMConfig:
 
 
 def write_checkpoint(
-    folder: Path, name: str, architecture: str = "XLMWithLMHeadModel", n_layers: int | None = None, seed: int = 0
+    folder: Path,
+    name: str,
+    architecture: str = "XLMWithLMHeadModel",
+    n_layers: int | None = None,
+    seed: int = 0,
+    *,
+    dim: int | None = None,
+    vocab_size: int | None = None,
+    causal: bool = False,
 ) -> int:
     """Write a seeded checkpoint of an official size; returns its parameters' bytes in float32.
 
-    The real vocabulary is used where the reference data hold it; elsewhere words are numbered.
+    The real vocabulary is used where the reference data hold it; elsewhere letters and numbered words stand for it. A
+    classifier gets the three labels of XNLI.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = official_config(name, n_layers)
+    config = official_config(name, n_layers, dim=dim, vocab_size=vocab_size)
     config.architectures = [architecture]
+    config.causal = causal
+    if architecture == "XLMForSequenceClassification":
+        config.id2label = dict(enumerate(XNLI_LABELS))
     torch.manual_seed(seed)
     model = getattr(modeling, architecture)(config)
     state = {key: value for key, value in model.state_dict().items() if key != "pred_layer.proj.weight"}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
     real = SHARED / REAL_VOCABULARIES.get(name, "none")
-    if real.is_dir():
+    if real.is_dir() and config.vocab_size == OFFICIAL[name][0]:
         for file in ("vocab.json", "merges.txt", "tokenizer_config.json"):
             shutil.copyfile(real / file, folder / file)
     else:
         specials = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10))]
-        words = specials + [f"w{i}</w>" for i in range(config.vocab_size - len(specials))]
-        vocab = {word: i for i, word in enumerate(words)}
+        letters = [f"{letter}{end}" for letter in ascii_lowercase for end in ("", "</w>")]
+        numbered = [f"w{i}</w>" for i in range(config.vocab_size - len(specials) - len(letters))]
+        vocab = {word: i for i, word in enumerate([*specials, *letters, *numbered])}
         (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
         (folder / "merges.txt").write_text("", encoding="utf-8")
     return sum(value.numel() * 4 for value in state.values())

@@ -1,0 +1,192 @@
+"""The physical bound: the matrix products with weights that a batch's real tokens need, and nothing else.
+
+For every layer the products of query, key and value (one of 3·dim), of attention's output and of the two halves of the
+FFN, 12·dim² multiply-adds a token and layer, each layer with weights of its own. Each engine that is installed is tried
+when the model is opened, and the fastest on 512 tokens is kept. Attention's own products, normalisation and activation
+are left out, so nothing that computes all tokens through all layers can be faster.
+
+options: `precision` (fp32, bf16 or int8), `layers`, `dim`. Rows get no answers: zeros.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from benchmarks.workloads import Row
+
+CHUNKS = (512, 1024, 2048)  # tokens of one product
+SWEEP_BYTES = 1 << 29
+Products = Callable[[int], None]
+
+
+class BareProducts:
+    def __init__(self, options: dict[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._layers, self._dim = options["layers"], options["dim"]
+        best: tuple[float, str, Products] | None = None
+        for name, make in ENGINES[options["precision"]].items():
+            try:
+                products = make(self._layers, self._dim, threads)
+            except ImportError:
+                continue
+            seconds = _median_seconds(products, 512)
+            if best is None or seconds < best[0]:
+                best = (seconds, name, products)
+            del products
+            gc.collect()
+        if best is None:
+            raise ImportError(f"no engine for products in {options['precision']}: {', '.join(ENGINES)}")
+        self._products = best[2]
+        rates = {tokens: tokens / _median_seconds(self._products, tokens) for tokens in CHUNKS}
+        self._chunk = max(rates, key=lambda tokens: rates[tokens])
+        operations = 2 * 12 * self._dim**2 * self._layers
+        self.about = f"{best[1]}, {operations * rates[self._chunk] / 1e9:.0f} GOP/s in products of {self._chunk} tokens"
+        self._memory: torch.Tensor | None = None
+
+    def answer_all(self, rows: Sequence[Row]) -> np.ndarray:
+        tokens = sum(len(row) for row in rows)
+        parts = -(-tokens // self._chunk)
+        for i in range(parts):
+            self._products(tokens * (i + 1) // parts - tokens * i // parts)
+        return np.zeros((len(rows), 1))
+
+    def sweep(self) -> dict[str, float]:
+        """Read half a GB from memory."""
+        if self._memory is None:
+            self._memory = torch.ones(SWEEP_BYTES // 4)
+            self._memory.sum()
+        began = time.perf_counter()
+        self._memory.sum()
+        return {"seconds": time.perf_counter() - began, "bytes": SWEEP_BYTES}
+
+
+def open_model(options: dict[str, Any], threads: int) -> BareProducts:
+    return BareProducts(options, threads)
+
+
+def shapes(dim: int) -> list[tuple[int, int]]:
+    """(columns in, columns out) of a layer's products."""
+    return [(dim, 3 * dim), (dim, dim), (dim, 4 * dim), (4 * dim, dim)]
+
+
+def _median_seconds(products: Products, tokens: int, repeats: int = 3) -> float:
+    products(tokens)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        products(tokens)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _graph(layers: int, dim: int, precision: str) -> ModelProto:
+    """All products on inputs `x` (tokens, dim) and `h` (tokens, 4·dim); one number of each is kept, so that none is
+    left out and none has to be written to an output."""
+    rng = np.random.default_rng(0)
+    whole = precision == "integer"
+    quantized = precision == "qdq"
+    nodes, weights, kept = [], [], []
+    x, h = "x", "h"
+    if quantized:
+        weights += [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(np.uint8(128), "zero")]
+        weights.append(numpy_helper.from_array(np.float32(0.01), "weight_scale"))
+        for name in ("x", "h"):
+            nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]))
+            nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_d"]))
+        x, h = "x_d", "h_d"
+    for layer in range(layers):
+        for i, shape in enumerate(shapes(dim)):
+            name = f"{layer}.{i}"
+            values = rng.integers(-127, 128, shape, np.int8)
+            stored = values if whole or quantized else values.astype(np.float32) / 1000
+            weights.append(numpy_helper.from_array(stored, f"w{name}"))
+            source = x if shape[0] == dim else h
+            weight = f"w{name}"
+            if quantized:
+                nodes.append(helper.make_node("DequantizeLinear", [weight, "weight_scale"], [f"d{name}"]))
+                weight = f"d{name}"
+            nodes.append(helper.make_node("MatMulInteger" if whole else "MatMul", [source, weight], [f"y{name}"]))
+            nodes.append(helper.make_node("Slice", [f"y{name}", "from", "to"], [f"k{name}"]))
+            kept.append(f"k{name}")
+    nodes.append(helper.make_node("Concat", kept, ["y"], axis=0))
+    weights += [
+        numpy_helper.from_array(np.array(ends, np.int64), name) for name, ends in (("from", [0, 0]), ("to", [1, 1]))
+    ]
+    kinds = (TensorProto.UINT8, TensorProto.INT32) if whole else (TensorProto.FLOAT, TensorProto.FLOAT)
+    inputs = [helper.make_tensor_value_info(name, kinds[0], ["tokens", n * dim]) for name, n in (("x", 1), ("h", 4))]
+    outputs = [helper.make_tensor_value_info("y", kinds[1], [len(kept), 1])]
+    graph = helper.make_graph(nodes, "products", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def _feeds(dim: int, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
+    rows = max(CHUNKS)
+    x, h = np.ones((rows, dim), kind), np.ones((rows, 4 * dim), kind)
+    return lambda tokens: {"x": x[:tokens], "h": h[:tokens]}
+
+
+def _onnxruntime(graph: str, kind: type[np.generic]) -> Callable[[int, int, int], Products]:
+    def make(layers: int, dim: int, threads: int) -> Products:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 3
+        model = _graph(layers, dim, graph).SerializeToString()
+        session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        feed = _feeds(dim, kind)
+        return lambda tokens: session.run(None, feed(tokens))
+
+    return make
+
+
+def _openvino(graph: str, hint: str) -> Callable[[int, int, int], Products]:
+    def make(layers: int, dim: int, threads: int) -> Products:
+        import openvino
+
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        model = core.read_model(_graph(layers, dim, graph).SerializeToString())
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        feed = _feeds(dim, np.float32)
+        return lambda tokens: request.infer(feed(tokens), share_inputs=True)
+
+    return make
+
+
+def _torch(kind: torch.dtype) -> Callable[[int, int, int], Products]:
+    def make(layers: int, dim: int, threads: int) -> Products:
+        weights = [torch.ones((out, into), dtype=kind) for _ in range(layers) for into, out in shapes(dim)]
+        x, h = (torch.ones((max(CHUNKS), n * dim), dtype=kind) for n in (1, 4))
+
+        def products(tokens: int) -> None:
+            with torch.inference_mode():
+                for weight in weights:
+                    source = (x if weight.shape[1] == dim else h)[:tokens]
+                    if kind is torch.int8:
+                        torch._int_mm(source, weight.T)
+                    else:
+                        torch.nn.functional.linear(source, weight)
+
+        return products
+
+    return make
+
+
+ENGINES: dict[str, dict[str, Callable[[int, int, int], Products]]] = {
+    "fp32": {"onnxruntime": _onnxruntime("fp32", np.float32), "torch": _torch(torch.float32)},
+    "bf16": {"torch": _torch(torch.bfloat16), "openvino": _openvino("fp32", "bf16")},
+    "int8": {
+        "onnxruntime": _onnxruntime("integer", np.uint8),
+        "torch": _torch(torch.int8),
+        "openvino": _openvino("qdq", "f32"),
+    },
+}

@@ -1,0 +1,54 @@
+"""This project's runtime on one graph of a bundle.
+
+options: `bundle` (a folder whose bundle.json names that graph alone), `task`, `provider`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workloads import Row
+from xlm_runtime.pipelines import pipeline
+from xlm_runtime.pipelines.model import BundleModel
+
+
+class RuntimeModel:
+    def __init__(self, options: dict[str, Any], threads: int) -> None:
+        self._pipeline = pipeline(options["task"], options["bundle"], provider=options["provider"], threads=threads)
+        self._model: BundleModel = self._pipeline.model
+        self._language_model = options["task"] == "fill-mask"
+
+    def answer(self, rows: Sequence[Row], all_logits: bool) -> np.ndarray:
+        if not self._language_model:
+            return self._model.run(rows)["logits"]
+        longest = max(len(row) for row in rows)
+        masks = np.array([i * longest + (row.mask or 0) for i, row in enumerate(rows)], np.int64)
+        positions = np.arange(len(rows) * longest) if all_logits else masks
+        logits = self._model.run(rows, {"logit_positions": positions})["logits"]
+        return logits[masks] if all_logits else logits
+
+    def answer_all(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """The runtime's own batching, whatever its layout makes of it."""
+        return list(self._model.answer_each(rows, lambda batch: self.answer(batch, False)))
+
+    def answer_texts(self, texts: list[str]) -> list[Any]:
+        return self._pipeline(texts)
+
+    def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        from xlm_runtime import GenerationOptions
+        from xlm_runtime.generation.decoder import Prompt
+        from xlm_runtime.generation.search import make_strategy, search
+
+        asked = [Prompt(ids) for ids in prompts]
+        options = GenerationOptions(max_new_tokens=tokens, ignore_eos=True)
+        strategy = make_strategy(asked, options, [], lambda new: "length" if len(new) >= tokens else None)
+        decoder = self._pipeline.decoder(max(map(len, asked)) + tokens)
+        *_, found = search(decoder, asked, strategy)
+        return [sequences[0].new_ids for sequences in found]
+
+
+def open_model(options: dict[str, Any], threads: int) -> RuntimeModel:
+    return RuntimeModel(options, threads)

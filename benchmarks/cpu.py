@@ -1,0 +1,186 @@
+"""The CPU benchmark, `python -m benchmarks cpu [options]`: this project's graphs beside its peers. docs/benchmarks.md
+tells what is measured and how.
+
+All weights are seeded, of the xnli15 configuration unless the options say otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.prepare import OPTIMUM, PreparationError, Prepared, Size, only_graph, prepare, prepare_checkpoint
+from benchmarks.protocol import Record, Settings, Spec
+from benchmarks.suite import (
+    Phase,
+    Sample,
+    add_options,
+    choose_peers,
+    choose_workloads,
+    make_settings,
+    render,
+    report_prefix,
+    run_suite,
+)
+from benchmarks.workloads import ALL_LOGITS, AT_MASK, CPU_WORKLOADS, OWN, PADDED_WAYS, Workload, fixed, mixed
+from xlm_runtime.bundle import ENGINES, Bundle
+from xlm_runtime.sessions import PROVIDERS
+
+QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
+OPTIMUM_INPUTS = "transformers, optimum's inputs"
+HEADS = (AT_MASK, ALL_LOGITS)
+
+
+def transformers_spec(task: str, checkpoint: Path, precision: str, compiled: bool, name: str | None = None) -> Spec:
+    options = {
+        "checkpoint": str(checkpoint), "task": task, "precision": precision, "compile": compiled, "device": "cpu",
+        "inputs": "optimum" if name == OPTIMUM_INPUTS else "all",
+    }  # fmt: skip
+    how = "torch.compile" if compiled else "transformers"
+    ways = HEADS if task == "fill-mask" else PADDED_WAYS
+    shown = name or f"{how} {precision}"
+    return Spec(shown, "peer", "transformers_model", options, ways, "autocast" if precision == "bf16" else "")
+
+
+def peer_specs(made: Prepared) -> list[Spec]:
+    """Peers that are there; the others are in `made.missing`."""
+    task, ways = made.task, HEADS if made.task == "fill-mask" else PADDED_WAYS
+    specs = [
+        transformers_spec(task, made.checkpoint, precision, compiled)
+        for compiled in (False, True)
+        for precision in ("fp32", "bf16")
+    ]
+
+    def graph(name: str, file: Path, engine: str, precision: str, about: str, reference: str | None = None) -> Spec:
+        options = {"file": str(file), "engine": engine, "precision": precision}
+        # optimum's language model always computes all logits
+        own_ways = HEADS[1:] if reference and task == "fill-mask" else ways
+        return Spec(name, "peer", "graph_model", options, own_ways, about, reference)
+
+    if made.optimum is not None:
+        for precision, file in (("fp32", "model.onnx"), ("int8", "model_quantized.onnx")):
+            about = "its export takes no languages and adds token type 0" + (", dynamic" if precision == "int8" else "")
+            specs.append(
+                graph(f"optimum {precision}", made.optimum / file, "onnxruntime", "f32", about, OPTIMUM_INPUTS)
+            )
+    padded = made.bundles["padded fp32"] / "model.onnx"
+    specs.append(graph("OpenVINO fp32", padded, "openvino", "f32", "our padded export, all in fp32"))
+    specs.append(graph("OpenVINO bf16", padded, "openvino", "bf16", "our padded export, computed in bf16"))
+    if made.openvino_int8 is not None:
+        specs.append(graph("OpenVINO int8", made.openvino_int8, "openvino", "f32", "NNCF's static int8, padded"))
+    return specs
+
+
+def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
+    """Every graph of every bundle with every CPU provider; the same graph is taken once."""
+    bundles = [*made.bundles.items(), *((folder.name, folder) for folder in given)]
+    providers = [name for name in ("cpu", "openvino") if name in PROVIDERS]
+    specs: dict[str, Spec] = {}
+    seen: set[str] = set()
+    for name, folder in bundles:
+        bundle = Bundle.load(folder)
+        if bundle.task != made.task:
+            continue
+        for graph in bundle.graphs:
+            if (digest := bundle.files[graph.file]) in seen:
+                continue
+            seen.add(digest)
+            view = only_graph(bundle, graph, views)
+            known = name in made.bundles and graph.engine is None
+            recipe = name if known else f"{name} {Path(graph.file).stem}"
+            for provider in providers:
+                if graph.engine not in (None, ENGINES[provider]):
+                    continue
+                if (graph.layout, graph.precision, graph.engine, provider) == ("padded", "fp32", None, "openvino"):
+                    continue  # the peer of that name
+                options = {"bundle": str(view), "task": made.task, "provider": provider}
+                ways = HEADS if made.task == "fill-mask" else (*PADDED_WAYS, OWN)
+                shown = f"ours {recipe}, {'ORT' if provider == 'cpu' else 'OV'}"
+                specs[shown] = Spec(shown, "ours", "ours", options, ways, f"{graph.layout} layout, provider {provider}")
+    return list(specs.values())
+
+
+def bound_specs(layers: int, dim: int) -> list[Spec]:
+    return [
+        Spec(f"bound {precision}", "bound", "bare_products",
+             {"precision": precision, "layers": layers, "dim": dim}, (OWN,), "the bare products of the real tokens")
+        for precision in ("fp32", "bf16", "int8")
+    ]  # fmt: skip
+
+
+def sampler(config: dict[str, Any], workload: Workload) -> Sample:
+    return lambda rng: workload.draw(rng, config["vocab_size"], config["n_langs"])
+
+
+def make_phase(
+    task: str,
+    made: Prepared,
+    workloads: Sequence[Workload],
+    settings: Settings,
+    options: argparse.Namespace,
+    record: Record,
+) -> Phase:
+    """The contenders of a task."""
+    for name, reason in made.missing.items():
+        record({"kind": "missing", "contender": name, "reason": reason})
+    config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
+    specs = choose_peers(
+        [*bound_specs(config["n_layers"], config["emb_dim"]), *peer_specs(made),
+         *our_specs(made, options.bundle, options.work / "views")],
+        options.peers,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    checked = Workload("check", "", mixed, task=task)
+    rows = [row for _ in range(-(-settings.check_rows // 8)) for row in sampler(config, checked)(rng)[0]]
+    first = Workload("first", "", fixed(1, 16), task=task)
+    return Phase(
+        task=task,
+        specs=specs,
+        workloads=workloads,
+        sample=lambda workload: sampler(config, workload),
+        first=sampler(config, first)(rng)[0][0],
+        reference=transformers_spec(task, made.checkpoint, "fp32", False),
+        references=[transformers_spec(task, made.checkpoint, "fp32", False, OPTIMUM_INPUTS)],
+        checked=[rows],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks cpu", description=__doc__)
+    add_options(parser, "cpu")
+    parser.add_argument("--optimum", type=Path, default=OPTIMUM, help="python of optimum's environment (%(default)s)")
+    options = parser.parse_args()
+    if options.render:
+        render(options.render)
+        return
+    if options.quick:
+        for name, value in QUICK.items():
+            setattr(options, name, getattr(options, name) or value)
+    settings = make_settings(options)
+    workloads = choose_workloads(CPU_WORKLOADS, options.only)
+    prefix = report_prefix(options, "cpu")
+    size = Size(layers=options.layers, dim=options.dim, vocab=options.vocab)
+
+    def phases(record: Record) -> list[Phase]:
+        folder = options.work / size.folder
+        found = []
+        for task in dict.fromkeys(workload.task for workload in workloads):
+            checkpoint = prepare_checkpoint(folder, task, size)
+            made = prepare(folder, task, checkpoint, peers=options.peers != "", optimum=options.optimum, progress=print)
+            mine = [workload for workload in workloads if workload.task == task]
+            found.append(make_phase(task, made, mine, settings, options, record))
+        return found
+
+    try:
+        run_suite("cpu", phases, settings, prefix, {"model": size.folder})
+    except PreparationError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

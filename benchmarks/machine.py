@@ -1,0 +1,122 @@
+"""The machine that a run was made on: its processor, its libraries, and what else it was doing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LIBRARIES = (
+    "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
+    "tensorrt", "tensorrt_rtx", "triton",
+)  # fmt: skip
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+QUIET = 0.1  # CPUs that other programs may use on a machine that counts as quiet
+
+
+def describe() -> dict[str, Any]:
+    """Processor, memory, system and library versions."""
+    return {
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpu_features": cpu_features(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions(),
+        "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+    }
+
+
+def cpu_model() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    there = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()
+    return [name for name in FEATURES if name in there]
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def gpu() -> dict[str, str] | None:
+    """Name, driver, memory, clocks (MHz), power limit of the first card as nvidia-smi tells them; None without one."""
+    fields = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.memory", "power.limit")
+    return _nvidia_smi(fields)
+
+
+def gpu_clocks() -> dict[str, str] | None:
+    """Clocks of this moment, and what else the card is doing."""
+    return _nvidia_smi(("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "utilization.gpu", "memory.used"))
+
+
+def _nvidia_smi(fields: tuple[str, ...]) -> dict[str, str] | None:
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = output.splitlines()
+    return dict(zip(fields, (value.strip() for value in lines[0].split(",")), strict=False)) if lines else None
+
+
+class OtherWork:
+    """CPUs that programs other than this one and its children used since the last look."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    def look(self) -> float:
+        """CPUs, 0.0 on a quiet machine."""
+        now = self._read()
+        seconds, busy, own = (b - a for a, b in zip(self._last, now, strict=True))
+        self._last = now
+        return max(0.0, (busy - own) / seconds) if seconds > 0 else 0.0
+
+    def _read(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times()
+        # time that a hypervisor gave to other machines (steal) is lost to this one as well; guests are counted in user
+        busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+        own = 0.0
+        process = psutil.Process()
+        for member in [process, *process.children(recursive=True)]:
+            try:
+                used = member.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            own += used.user + used.system
+        own += process.cpu_times().children_user + process.cpu_times().children_system
+        return time.monotonic(), busy, own
+
+
+def _cpuinfo(key: str) -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

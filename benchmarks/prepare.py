@@ -1,0 +1,201 @@
+"""What a run needs on disk, made once and kept: seeded checkpoints, bundles, and the peers' own graphs.
+
+Everything is made in processes of its own, so that the run's memory stays free. What cannot be made (a recipe that
+this version does not have, an environment that is not there) is noted with its reason and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.process import ROOT
+from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph
+
+ARCHITECTURES = {
+    "text-classification": "XLMForSequenceClassification",
+    "fill-mask": "XLMWithLMHeadModel",
+    "text-generation": "XLMWithLMHeadModel",
+}
+LAYOUTS = ("padded", "packed")
+RECIPES = ("int8-dynamic", "int8-static", "bf16")
+OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Which model: an official configuration, cut or narrowed on request."""
+
+    name: str = "xlm-mlm-tlm-xnli15-1024"
+    layers: int | None = None
+    dim: int | None = None
+    vocab: int | None = None
+
+    @property
+    def folder(self) -> str:
+        cuts = [f"{key}{value}" for key, value in (("l", self.layers), ("d", self.dim), ("v", self.vocab)) if value]
+        return "-".join([self.name, *cuts])
+
+
+@dataclass
+class Prepared:
+    """A checkpoint and what was made of it. `missing` tells for each thing that is not there why."""
+
+    task: str
+    checkpoint: Path
+    bundles: dict[str, Path] = field(default_factory=dict)
+    optimum: Path | None = None
+    openvino_int8: Path | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+class PreparationError(Exception):
+    """Something that no run can do without could not be made."""
+
+
+def prepare_checkpoint(folder: Path, task: str, size: Size, causal: bool = False) -> Path:
+    """A seeded checkpoint of a task."""
+    target = folder / f"checkpoint-{task}"
+    if not target.is_dir():
+        code = (
+            "import sys; from pathlib import Path; from benchmarks.checkpoints import write_checkpoint; "
+            "numbers = [int(n) or None for n in sys.argv[4:7]]; "
+            "write_checkpoint(Path(sys.argv[1]), sys.argv[2], sys.argv[3], numbers[0], dim=numbers[1], "
+            "vocab_size=numbers[2], causal=sys.argv[7] == 'causal')"
+        )
+        cuts = [str(n or 0) for n in (size.layers, size.dim, size.vocab)]
+
+        def write(path: Path) -> list[str]:
+            arguments = [str(path), size.name, ARCHITECTURES[task], *cuts, "causal" if causal else ""]
+            return [sys.executable, "-c", code, *arguments]
+
+        reason = _make(target, write)
+        if reason:
+            raise PreparationError(f"The checkpoint for {task} could not be made: {reason}")
+    return target
+
+
+def prepare(
+    folder: Path, task: str, checkpoint: Path, *, peers: bool, optimum: Path, progress: Callable[[str], None]
+) -> Prepared:
+    """Bundles in every layout and recipe that `xlm-export` offers, and with `peers` also the peers' graphs.
+
+    Raises:
+        PreparationError: not even the padded fp32 bundle could be made.
+    """
+    made = Prepared(task, checkpoint)
+    for layout in LAYOUTS:
+        progress(f"export {task}, {layout}")
+        name, target = f"{layout} fp32", folder / f"bundle-{task}-{layout}"
+        command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
+        extra = [] if layout == "padded" else ["--layout", layout]
+        reason = None if target.is_dir() else _make(target, lambda path, c=[*command, *extra]: [*c, str(path)])
+        if reason:
+            made.missing[name] = reason
+            continue
+        made.bundles[name] = target
+        for recipe in RECIPES:
+            progress(f"quantise {task}, {layout}, {recipe}")
+            reason = _quantize(target, folder / f"bundle-{task}-{layout}-{recipe}", recipe)
+            if reason:
+                made.missing[f"{layout} {recipe}"] = reason
+            else:
+                made.bundles[f"{layout} {recipe}"] = folder / f"bundle-{task}-{layout}-{recipe}"
+    if "padded fp32" not in made.bundles:
+        raise PreparationError(f"The bundle for {task} could not be made: {made.missing['padded fp32']}")
+    if peers:
+        progress(f"optimum's export, {task}")
+        _prepare_optimum(made, folder / f"optimum-{task}", optimum)
+        progress(f"NNCF's int8, {task}")
+        _prepare_openvino(made, folder / f"openvino-int8-{task}")
+    return made
+
+
+def only_graph(bundle: Bundle, graph: Graph, folder: Path) -> Path:
+    """A bundle with links to the same files, whose table of contents names one graph: nothing is left to choose."""
+    target = folder / bundle.folder.parent.name / bundle.folder.name / Path(graph.file).stem
+    target.mkdir(parents=True, exist_ok=True)
+    needed = bundle.files_of(graph)
+    others = {name for item in bundle.graphs for name in bundle.files_of(item)} - set(needed)
+    files = {name: digest for name, digest in bundle.files.items() if name not in others}
+    for name in files:
+        _link(bundle.folder / name, target / name)
+    contents = replace(bundle, folder=target, graphs=(graph,), files=files).to_dict()
+    (target / BUNDLE_FILE).write_text(json.dumps(contents), encoding="utf-8")
+    return target
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, since engines refuse external data behind a symbolic one; a copy from another file system."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _quantize(source: Path, target: Path, recipe: str) -> str | None:
+    """A copy of the bundle (its files are linked, not copied) with a quantised graph."""
+    if target.is_dir():
+        return None
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copytree(source, temporary, copy_function=os.link)
+    (temporary / BUNDLE_FILE).unlink()  # rewritten: not through the link
+    shutil.copyfile(source / BUNDLE_FILE, temporary / BUNDLE_FILE)
+    reason = _run([sys.executable, "-m", "xlm_export", "quantize", str(temporary), "--recipe", recipe])
+    if reason:
+        shutil.rmtree(temporary)
+    else:
+        temporary.rename(target)
+    return reason
+
+
+def _prepare_optimum(made: Prepared, target: Path, python: Path) -> None:
+    if not target.is_dir():
+        if not python.is_file():
+            made.missing["optimum"] = f"its environment '{python}' is not there; `make optimum` makes it"
+            return
+        command = [str(python), "-m", "benchmarks.optimum_export", str(made.checkpoint)]
+        reason = _make(target, lambda path: [*command, str(path), made.task])
+        if reason:
+            made.missing["optimum"] = reason
+            return
+    made.optimum = target
+
+
+def _prepare_openvino(made: Prepared, target: Path) -> None:
+    if not target.is_dir():
+        graph = made.bundles["padded fp32"] / "model.onnx"
+        command = [sys.executable, "-m", "benchmarks.openvino_int8", str(graph), str(made.checkpoint)]
+        reason = _make(target, lambda path: [*command, str(path)])
+        if reason:
+            made.missing["openvino-int8"] = reason
+            return
+    made.openvino_int8 = target / "model.xml"
+
+
+def _make(target: Path, command: Callable[[Path], list[str]]) -> str | None:
+    """Run a command that writes a folder; the folder gets its name when it is whole. Returns why it failed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    reason = _run(command(temporary))
+    if reason:
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.rename(target)
+    return reason
+
+
+def _run(command: list[str]) -> str | None:
+    """None, or the last line that a failing command printed."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"exit status {done.returncode}"
