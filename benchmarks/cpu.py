@@ -91,8 +91,7 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
                 continue
             seen.add(digest)
             view = only_graph(bundle, graph, views)
-            known = name in made.bundles and graph.engine is None
-            recipe = name if known else f"{name} {Path(graph.file).stem}"
+            shown = name if name in made.bundles else f"{name} {Path(graph.file).stem}"
             for provider in providers:
                 if graph.engine not in (None, ENGINES[provider]):
                     continue
@@ -100,8 +99,9 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
                     continue  # the peer of that name
                 options = {"bundle": str(view), "task": made.task, "provider": provider}
                 ways = HEADS if made.task == "fill-mask" else (*PADDED_WAYS, OWN)
-                shown = f"ours {recipe}, {'ORT' if provider == 'cpu' else 'OV'}"
-                specs[shown] = Spec(shown, "ours", "ours", options, ways, f"{graph.layout} layout, provider {provider}")
+                title = f"ours {shown}, {'ORT' if provider == 'cpu' else 'OV'}"
+                about = f"{graph.layout} layout, {graph.file} of {folder.name}, provider {provider}"
+                specs[title] = Spec(title, "ours", "ours", options, ways, about)
     return list(specs.values())
 
 

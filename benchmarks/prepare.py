@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +24,16 @@ ARCHITECTURES = {
     "text-generation": "XLMWithLMHeadModel",
 }
 LAYOUTS = ("padded", "packed")
-RECIPES = ("int8-dynamic", "int8-static", "bf16")
+OPTIMIZE = ("optimize", "--target", "onnxruntime-cpu")
+# what `xlm-export` makes of a bundle: each is tried on every layout, on a copy of the bundle
+VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "fp32 optimized": (OPTIMIZE,),
+    "int8-dynamic": (("quantize", "--recipe", "int8-dynamic"),),
+    "int8-dynamic optimized": (("quantize", "--recipe", "int8-dynamic"), (*OPTIMIZE, "--precision", "int8")),
+    "int8-static": (("quantize", "--recipe", "int8-static"),),
+    "int8-static optimized": (("quantize", "--recipe", "int8-static"), (*OPTIMIZE, "--precision", "int8")),
+    "bf16": (("quantize", "--recipe", "bf16"),),
+}
 OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
 
 
@@ -100,13 +109,14 @@ def prepare(
             made.missing[name] = reason
             continue
         made.bundles[name] = target
-        for recipe in RECIPES:
-            progress(f"quantise {task}, {layout}, {recipe}")
-            reason = _quantize(target, folder / f"bundle-{task}-{layout}-{recipe}", recipe)
+        for variant, steps in VARIANTS.items():
+            progress(f"{variant} of {task}, {layout}")
+            copy = folder / f"bundle-{task}-{layout}-{variant.replace(' ', '-')}"
+            reason = _vary(target, copy, steps)
             if reason:
-                made.missing[f"{layout} {recipe}"] = reason
+                made.missing[f"{layout} {variant}"] = reason
             else:
-                made.bundles[f"{layout} {recipe}"] = folder / f"bundle-{task}-{layout}-{recipe}"
+                made.bundles[f"{layout} {variant}"] = copy
     if "padded fp32" not in made.bundles:
         raise PreparationError(f"The bundle for {task} could not be made: {made.missing['padded fp32']}")
     if peers:
@@ -140,20 +150,21 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _quantize(source: Path, target: Path, recipe: str) -> str | None:
-    """A copy of the bundle (its files are linked, not copied) with a quantised graph."""
+def _vary(source: Path, target: Path, steps: Sequence[Sequence[str]]) -> str | None:
+    """A copy of a bundle (its files are linked) that `xlm-export` adds graphs to. Returns why a step failed."""
     if target.is_dir():
         return None
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copytree(source, temporary, copy_function=os.link)
     (temporary / BUNDLE_FILE).unlink()  # rewritten: not through the link
     shutil.copyfile(source / BUNDLE_FILE, temporary / BUNDLE_FILE)
-    reason = _run([sys.executable, "-m", "xlm_export", "quantize", str(temporary), "--recipe", recipe])
-    if reason:
-        shutil.rmtree(temporary)
-    else:
-        temporary.rename(target)
-    return reason
+    for command, *arguments in steps:
+        reason = _run([sys.executable, "-m", "xlm_export", command, str(temporary), *arguments])
+        if reason:
+            shutil.rmtree(temporary)
+            return reason.replace(str(temporary), target.name)
+    temporary.rename(target)
+    return None
 
 
 def _prepare_optimum(made: Prepared, target: Path, python: Path) -> None:
@@ -187,9 +198,9 @@ def _make(target: Path, command: Callable[[Path], list[str]]) -> str | None:
     reason = _run(command(temporary))
     if reason:
         shutil.rmtree(temporary, ignore_errors=True)
-    else:
-        temporary.rename(target)
-    return reason
+        return reason.replace(str(temporary), target.name)
+    temporary.rename(target)
+    return None
 
 
 def _run(command: list[str]) -> str | None:
