@@ -45,7 +45,7 @@ class Spec:
     reference: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "options"}
+        return {key: value for key, value in asdict(self).items() if key not in ("kind", "options")}
 
 
 @dataclass(frozen=True)
