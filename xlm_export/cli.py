@@ -1,4 +1,4 @@
-"""`xlm-export`: export a checkpoint, verify a bundle."""
+"""`xlm-export`: export a checkpoint, verify a bundle, add graphs to it for an engine or with smaller weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
 from xlm_runtime.errors import XLMError
 from xlm_runtime.tasks import OPTIONAL_INPUTS, TASK_NAMES
 
-EXPORT_STEPS, VERIFY_STEPS, QUANTIZE_STEPS = 3, 7, 3
+EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS, QUANTIZE_STEPS = 3, 7, 11, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        return {"export": _export, "verify": _verify, "quantize": _quantize}[options.command](options)
+        return {"export": _export, "verify": _verify, "optimize": _optimize, "quantize": _quantize}[options.command](
+            options
+        )
     except XLMError as error:
         print(f"xlm-export: error: {error}", file=sys.stderr)
         return 1
@@ -65,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--checkpoint", required=True, help="what the bundle was exported from")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
+    optimize = commands.add_parser("optimize", help="add a graph to a bundle that is rewritten for one engine")
+    optimize.add_argument("bundle", type=Path)
+    optimize.add_argument("--target", required=True, help="onnxruntime-cpu or onnxruntime-cuda")
+    optimize.add_argument("--precision", help="of the portable graph to rewrite (default: the bundle's first)")
+    optimize.add_argument("--passes", help="comma-separated, instead of the target's: attention, qkv, skip-layer-norm, "
+                          "bias-gelu")  # fmt: skip
+    optimize.add_argument("--force", action="store_true", help="replace such a graph that is already there")
     quantize = commands.add_parser("quantize", help="add a graph with smaller weights to a bundle for text-generation")
     quantize.add_argument("bundle", type=Path)
     quantize.add_argument("--recipe", required=True, help="int8-dynamic or int4-weights")
@@ -141,6 +150,33 @@ def _verify(options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     print(report.table())
     return 1 if report.failures else 0
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    from xlm_export.optimization import optimize
+
+    passes = None if options.passes is None else tuple(name for name in options.passes.split(",") if name)
+    bar = _Bar(OPTIMIZE_STEPS)
+    try:
+        made = optimize(
+            options.bundle,
+            options.target,
+            precision=options.precision,
+            passes=passes,
+            force=options.force,
+            progress=bar,
+        )
+    finally:
+        bar.close()
+    size = (options.bundle / made.graph.file).stat().st_size / 1e6
+    shared = f", the rest of its weights in {', '.join(made.graph.weights_in)}" if made.graph.weights_in else ""
+    worst = max(error.relative for error in made.report.outputs.values())
+    print(f"{options.bundle}: {made.graph.file}, {size:.1f} MB{shared}")
+    print("matches: " + ", ".join(f"{name} {count}" for name, count in made.counts.items()))
+    print(
+        f"verification {made.report.status}: largest difference to the portable graph {worst:.1e} of its largest value"
+    )
+    return 0
 
 
 def _quantize(options: argparse.Namespace) -> int:

@@ -11,3 +11,7 @@ class CheckpointError(XLMError, ValueError):
 
 class VerificationError(XLMError, RuntimeError):
     """A graph whose outputs differ from torch's by more than the limit of its precision."""
+
+
+class OptimizationError(XLMError, RuntimeError):
+    """A pass that did not find what every graph of this exporter has."""

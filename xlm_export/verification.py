@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from xlm_export.graph import ExportGraph
 from xlm_export.verification_inputs import VerificationCase
 from xlm_runtime.sessions import Session
+from xlm_runtime.tasks import Task, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,16 @@ class VerificationReport:
         return "\n".join([*lines, *self.failures])
 
 
+class Outputs(Protocol):
+    """What `compare` has to know of a graph."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+
 def verify_graph(
     reference: ExportGraph,
     session: Session,
@@ -163,7 +174,7 @@ def verify_graph(
 
 def compare(
     report: VerificationReport,
-    graph: ExportGraph,
+    graph: Outputs,
     case: VerificationCase,
     got: dict[str, np.ndarray],
     want: dict[str, np.ndarray],

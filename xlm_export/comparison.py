@@ -1,0 +1,68 @@
+"""One of a bundle's graphs against another, through their sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlm_export.batches import BatchMaker, own_texts
+from xlm_export.verification import OutputError, VerificationReport, argmax_agrees, compare
+from xlm_export.verification_generation import generation_cases, steps
+from xlm_export.verification_inputs import VerificationCase
+from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.sessions import Session
+from xlm_runtime.tasks import Task, TensorSpec, find_task
+from xlm_runtime.tokenization import XLMTokenizer
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    task: Task
+    outputs: tuple[TensorSpec, ...]
+
+
+def has_cache(graph: Graph) -> bool:
+    """Whether the graph takes keys and values of past tokens."""
+    return any("past_sequence" in spec.axes for spec in graph.inputs)
+
+
+def verify_against(
+    reference: Session,
+    candidate: Session,
+    bundle: Bundle,
+    graph: Graph,
+    provider: str,
+    on_case: Callable[[str], None] | None = None,
+) -> VerificationReport:
+    """Hold `candidate` to the limits of its precision, with `reference`, the portable graph, in place of torch.
+
+    Args:
+        graph: the entry of both graphs, which have the same inputs and outputs.
+        provider: what `candidate` runs on, for the report.
+    """
+    tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
+    report = VerificationReport(graph.precision, provider, [], {spec.name: OutputError() for spec in graph.outputs})
+    if has_cache(graph):
+        for generation in generation_cases(graph.inputs, bundle.config, tokenizer):
+            if on_case:
+                on_case(generation.name)
+            for want, got in zip(steps(reference, generation), steps(candidate, generation), strict=True):
+                for name, error in report.outputs.items():
+                    ours, theirs = got[name].astype(np.float32), want[name].astype(np.float32)
+                    error.not_finite += int((~np.isfinite(ours)).sum())
+                    error.add(ours, theirs)
+                    if name == "logits":
+                        error.add_choice(argmax_agrees(ours, theirs, report.limit.relative_error))
+            report.cases.append(generation.name)
+        return report
+    outputs = _Outputs(find_task(bundle.architecture, bundle.task), graph.outputs)
+    maker = BatchMaker(bundle, graph)
+    for feed in [*maker.seeded(), *maker.texts(tokenizer, own_texts())]:
+        case = VerificationCase(" × ".join(map(str, feed["attention_mask"].shape)), feed)
+        if on_case:
+            on_case(case.name)
+        compare(report, outputs, case, candidate.run(feed), reference.run(feed))
+        report.cases.append(case.name)
+    return report

@@ -1,0 +1,6 @@
+"""From the portable graph to an engine's: one rewrite rule a file, and the table of what each engine gets."""
+
+from xlm_export.optimization.optimize import Optimization, optimize
+from xlm_export.optimization.passes import PASSES, TARGETS
+
+__all__ = ["PASSES", "TARGETS", "Optimization", "optimize"]

@@ -1,0 +1,113 @@
+"""Which passes a target gets, how often each has to match, and why some graphs have nothing for one.
+
+The CPU's choice is measured (docs/optimization.md): there ONNX Runtime's operators for attention and for a sum with
+its normalisation are not faster than what they replace.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+from onnx_ir.passes import common
+
+from xlm_export.errors import OptimizationError
+from xlm_export.optimization.attention import fuse_attention
+from xlm_export.optimization.gelu import fuse_bias_gelu
+from xlm_export.optimization.qkv import fuse_qkv
+from xlm_export.optimization.skip_layer_norm import fuse_skip_layer_norm
+from xlm_runtime.bundle import Graph
+from xlm_runtime.config import XLMConfig
+from xlm_runtime.errors import InputError
+
+_HALF = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass.
+
+    `apply` changes a model, given whether it computes in half precision, and returns a layer for each match;
+    `per_layer` is how often it matches in each layer; `absent` tells why a graph has nothing for it, or None.
+    """
+
+    apply: Callable[[onnx_ir.Model, bool], list[int]]
+    per_layer: int
+    absent: Callable[[Graph, XLMConfig], str | None]
+
+
+def _no_attention(graph: Graph, config: XLMConfig) -> str | None:
+    if any(spec.name.startswith("attentions.") for spec in graph.outputs):
+        return "the attention weights are outputs of the graph"
+    if any("past_sequence" in spec.axes for spec in graph.inputs):
+        return "past and new keys are two inputs of attention"
+    return None
+
+
+def _no_gelu(graph: Graph, config: XLMConfig) -> str | None:
+    return None if config.gelu_activation else "the checkpoint's activation is ReLU"
+
+
+def _no_skip(graph: Graph, config: XLMConfig) -> str | None:
+    return f"normalisation is in float32, between casts, in a graph in {graph.precision}" if (
+        graph.precision in _HALF
+    ) else None  # fmt: skip
+
+
+# In the order in which they run: attention is found by the products that QKV joins.
+PASSES = {
+    "attention": Pass(fuse_attention, 1, _no_attention),
+    "qkv": Pass(lambda model, half: fuse_qkv(model), 1, lambda graph, config: None),
+    "skip-layer-norm": Pass(lambda model, half: fuse_skip_layer_norm(model), 2, _no_skip),
+    "bias-gelu": Pass(lambda model, half: fuse_bias_gelu(model), 1, _no_gelu),
+}
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "onnxruntime-cpu": ("bias-gelu",),
+    "onnxruntime-cuda": ("attention", "qkv", "skip-layer-norm", "bias-gelu"),
+}
+
+
+def chosen_passes(graph: Graph, config: XLMConfig, target: str, asked: Sequence[str] | None) -> dict[str, Pass]:
+    """The passes for a graph, by name: those `asked` for, else the target's without what the graph has nothing for.
+
+    Raises:
+        InputError: an unknown target or pass, a pass that the graph has nothing for, or no pass at all.
+    """
+    if target not in TARGETS:
+        raise InputError(f"Unknown target '{target}'; expected one of {', '.join(TARGETS)}.")
+    for name in asked or ():
+        if name not in PASSES:
+            raise InputError(f"Unknown pass '{name}'; expected some of {', '.join(PASSES)}.")
+    reasons = {name: PASSES[name].absent(graph, config) for name in asked or TARGETS[target]}
+    absent = {name: reason for name, reason in reasons.items() if reason is not None}
+    if absent and (asked or len(absent) == len(reasons)):
+        why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        raise InputError(
+            f"The graph '{graph.file}' has nothing for these passes: {why}. Use the portable graph as it is, or choose "
+            f"others with --passes, out of {', '.join(PASSES)}."
+        )
+    return {name: item for name, item in PASSES.items() if name in reasons and name not in absent}
+
+
+def apply_passes(model: onnx_ir.Model, passes: dict[str, Pass], n_layers: int, half: bool) -> dict[str, int]:
+    """Change the model in place; returns how often each pass matched.
+
+    Raises:
+        OptimizationError: a pass did not match in a layer as often as it has to. The model is then of no use.
+    """
+    counts = {}
+    for name, item in passes.items():
+        matched = Counter(item.apply(model, half))
+        for layer in range(n_layers):
+            if matched[layer] != item.per_layer:
+                raise OptimizationError(
+                    f"The pass '{name}' matched {matched[layer]} times in layer {layer}, expected {item.per_layer}: "
+                    "the graph is not as this version of xlm-export writes it. Export the checkpoint again."
+                )
+        counts[name] = matched.total()
+    common.RemoveUnusedNodesPass()(model)
+    model.opset_imports.setdefault("com.microsoft", 1)
+    return counts
