@@ -144,9 +144,10 @@ def make_phase(
         workloads=workloads,
         sample=lambda workload: sampler(config, workload),
         first=sampler(config, first)(rng)[0][0],
-        reference=transformers_spec(task, made.checkpoint, "fp32", False),
+        reference=[transformers_spec(task, made.checkpoint, "fp32", False)],
         references=[transformers_spec(task, made.checkpoint, "fp32", False, OPTIMUM_INPUTS)],
         checked=[rows],
+        sizes={"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"], "bytes": 4},
     )
 
 

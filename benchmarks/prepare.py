@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8-static optimized": (("quantize", "--recipe", "int8-static"), (*OPTIMIZE, "--precision", "int8")),
     "bf16": (("quantize", "--recipe", "bf16"),),
 }
+FLAVORS = ("tensorrt", "tensorrt-rtx")
 OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
 
 
@@ -124,6 +125,36 @@ def prepare(
         _prepare_optimum(made, folder / f"optimum-{task}", optimum)
         progress(f"NNCF's int8, {task}")
         _prepare_openvino(made, folder / f"openvino-int8-{task}")
+    return made
+
+
+def prepare_gpu(
+    folder: Path, task: str, checkpoint: Path, precision: str, *, engines: bool, progress: Callable[[str], None]
+) -> Prepared:
+    """A bundle in a half precision, one rewritten for CUDA, and one with an engine for each flavor of TensorRT.
+
+    Raises:
+        PreparationError: not even the bundle could be made.
+    """
+    made = Prepared(task, checkpoint)
+    progress(f"export {task}, {precision}")
+    plain = folder / f"bundle-{task}-{precision}"
+    command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
+    reason = None if plain.is_dir() else _make(plain, lambda path: [*command, "--precision", precision, str(path)])
+    if reason:
+        raise PreparationError(f"The bundle for {task} could not be made: {reason}")
+    made.bundles["plain"] = plain
+    variants = {"optimized": ("optimize", "--target", "onnxruntime-cuda")}
+    if engines:
+        variants |= {flavor: ("engine", "--flavor", flavor, "--precision", precision) for flavor in FLAVORS}
+    for variant, step in variants.items():
+        progress(f"{task}, {precision}, {variant}")
+        copy = folder / f"{plain.name}-{variant}"
+        reason = _vary(plain, copy, [step])
+        if reason:
+            made.missing[f"ours {variant} ({task})"] = reason
+        else:
+            made.bundles[variant] = copy
     return made
 
 

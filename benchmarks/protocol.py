@@ -25,6 +25,7 @@ from benchmarks.workloads import ONE_BY_ONE, Draw, Row, Workload, fixed, useful_
 
 Record = Callable[[dict[str, Any]], None]
 ONE = Workload("first answer", "one sequence", fixed(1, 16))
+ONE_TOKEN = Workload("first answer", "one token", fixed(1, 16), do="generate", new_tokens=1)
 EIGHT = Workload("check", "sequences in batches of 8", fixed(8, 128), batch_rows=8)
 SETTLE = 0.02  # seconds for an engine's threads to stop spinning before the next contender's turn
 
@@ -33,7 +34,8 @@ SETTLE = 0.02  # seconds for an engine's threads to stop spinning before the nex
 class Spec:
     """A contender: its name, its side ("peer", "ours" or "bound"), how to open it, and its ways to batch.
 
-    `reference` names what its logits are compared with, where that is not transformers' answer to the same inputs.
+    `reference` names what its logits are compared with, where that is not transformers' answer to the same inputs;
+    `skips` are workloads that it cannot do by its nature, which `about` tells.
     """
 
     name: str
@@ -43,9 +45,13 @@ class Spec:
     ways: tuple[str, ...] = ()
     about: str = ""
     reference: str | None = None
+    skips: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key not in ("kind", "options")}
+
+    def ways_for(self, workload: Workload, draw: Draw) -> list[str]:
+        return [] if workload.name in self.skips else useful_ways(self.ways, workload, draw)
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,13 @@ class Recorder:
         self._file.close()
 
 
-def start_all(specs: Sequence[Spec], settings: Settings, log: Path, first: Row, record: Record) -> list[Contender]:
+def start_all(
+    specs: Sequence[Spec], settings: Settings, log: Path, first: Row, record: Record, *, generate: bool = False
+) -> list[Contender]:
     """Start every contender `settings.starts` times in turn, with its first answer; the last process of each stays.
+
+    Args:
+        first: what the first answer is to; with `generate` it is the next token.
 
     Records "start" with seconds to import its libraries, to load the model and to the first answer, and MB of memory.
     """
@@ -146,7 +157,8 @@ def start_all(specs: Sequence[Spec], settings: Settings, log: Path, first: Row, 
             contender = Contender(spec, settings, log)
             try:
                 started = contender.start()
-                first_answer = contender.run([[first]], _first_way(spec), ONE)["seconds"][0]
+                asked = ONE_TOKEN if generate else ONE
+                first_answer = contender.run([[first]], _first_way(spec), asked)["seconds"][0] if spec.ways else None
                 used = contender.ask({"do": "memory"})
             except ContenderError as error:
                 contender.close()
@@ -254,7 +266,7 @@ def _choose_ways(
     chosen: dict[str, str] = {}
     for contender in contenders:
         best: dict[str, float] = {}
-        for way in useful_ways(contender.spec.ways, workload, draws[0]):
+        for way in contender.spec.ways_for(workload, draws[0]):
             progress(f"{workload.name}, {way}: {contender.name}")
             times = []
             for number, draw in enumerate(draws):

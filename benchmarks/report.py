@@ -67,6 +67,9 @@ def summarize(records: Records) -> dict[str, Any]:
     found["workloads"] = [item for item in workloads if item["rows"]]
     sweeps = [item["bytes"] / item["seconds"] / 1e9 for item in _of(records, "bandwidth")]
     found["bandwidth_gb_s"] = summary(sweeps) if sweeps else None
+    rates = [item["operations_per_second"] / 1e12 for item in _of(records, "rate")]
+    found["rate_tera"] = summary(rates) if rates else None
+    found["clocks"] = [item["gpu"] for item in _of(records, "clocks")]
     return found
 
 
@@ -85,7 +88,8 @@ def _contender(item: dict[str, Any], records: Records) -> dict[str, Any]:
     entry = {key: item[key] for key in ("name", "task", "side", "about", "reference")}
     if starts:
         for key in ("import", "load", "first_answer"):
-            entry[key] = summary([each[key] for each in starts])
+            values = [each[key] for each in starts if each[key] is not None]
+            entry |= {key: summary(values)} if values else {}
         entry["rss_mb"] = statistics.median(each["rss_mb"] for each in starts)
         entry["about"] = "; ".join(text for text in (item["about"], starts[-1]["about"]) if text)
     for each in _of(own, "memory"):
@@ -113,6 +117,8 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
         if any(len(each["seconds"]) > 1 for each in measured):
             row["group_seconds"] = summary([value for each in measured for value in each["seconds"]])
         rows.append(row)
+    bound = _computed_bound(item, records, rows)
+    rows += [bound] if bound else []
     best = {side: min((row for row in rows if row["side"] == side), key=_median, default=None)
             for side in ("peer", "ours", "bound")}  # fmt: skip
     found = {"name": item["name"], "about": item["about"], "task": item["task"], "do": item["do"], "rows": rows}
@@ -128,6 +134,27 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
             else None,
         }
     return found
+
+
+def _computed_bound(item: dict[str, Any], records: Records, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The larger of operations over the measured rate and weights' bytes over the measured bandwidth, where a suite
+    measures rates: 12·dim² multiply-adds a token and layer, and in each step of generation the projection to the words.
+    """
+    rates = [each["operations_per_second"] for each in _of(records, "rate")]
+    sizes = next((each for each in _of(records, "sizes") if each["task"] == item["task"]), None)
+    if not rates or sizes is None or not rows:
+        return None
+    bandwidth = statistics.median(each["bytes"] / each["seconds"] for each in _of(records, "bandwidth"))
+    body = 12 * sizes["dim"] ** 2 * sizes["layers"]
+    generates = item["do"] == "generate"
+    weights = body + (sizes["vocab"] * sizes["dim"] if generates else 0)
+    steps = item["new_tokens"] if generates else 1
+    tokens = rows[0]["new_tokens"] if generates else rows[0]["tokens"]
+    by_operations = 2 * weights * tokens / statistics.median(rates)
+    by_bytes = steps * weights * sizes["bytes"] / bandwidth
+    seconds = summary([max(by_operations, by_bytes)])
+    name = "bound, operations" if by_operations > by_bytes else "bound, bytes"
+    return {"contender": name, "side": "bound", "way": AS_GIVEN, "seconds": seconds, "tokens": tokens, "ways": {}}
 
 
 def _ways(samples: Records) -> dict[str, float]:
@@ -274,7 +301,11 @@ def machine_text(found: dict[str, Any]) -> str:
     if found.get("gpu"):
         lines.insert(1, "GPU: " + ", ".join(f"{key} {value}" for key, value in found["gpu"].items()) + ".")
     if found["bandwidth_gb_s"]:
-        lines.append(f"Memory read at {found['bandwidth_gb_s']['median']:.0f} GB/s.")
+        lines.append(f"Memory at {found['bandwidth_gb_s']['median']:.0f} GB/s.")
+    if found["rate_tera"]:
+        lines.append(f"Matrix products at {found['rate_tera']['median']:.3g} tera-operations a second.")
+    if clocks := [item for item in found["clocks"] if item]:
+        lines.append("Clocks and temperature, first and last: " + "; ".join(map(str, (clocks[0], clocks[-1]))) + ".")
     if noise["other_cpus"] is not None:
         lines.append(
             f"Load average at most {noise['load']:.1f}; other programs used {noise['other_cpus']:.2f} CPUs (median of "
@@ -297,7 +328,7 @@ def check_cells(found: dict[str, Any]) -> list[list[str]]:
 def start_cells(found: dict[str, Any]) -> list[list[str]]:
     table = [["contender", "task", "import s", "load s", "first answer ms", "MB", "peak MB"]]
     for item in found["contenders"]:
-        if "load" in item and item["side"] != "bound":
+        if "first_answer" in item and item["side"] != "bound":
             table.append(
                 [item["name"], item["task"], f"{item['import']['median']:.2f}", f"{item['load']['median']:.2f}",
                  number(1000 * item["first_answer"]["median"]), f"{item['rss_mb']:.0f}",

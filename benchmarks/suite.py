@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.plots import draw_plots
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, ContenderError
 from benchmarks.protocol import Contender, Record, Recorder, Settings, Spec, check, measure, start_all
 from benchmarks.report import read_report, summarize, write_tables
-from benchmarks.workloads import Draw, Row, Workload, useful_ways
+from benchmarks.workloads import Draw, Row, Workload
 
 REPORTS = ROOT / "benchmarks" / "reports"
 Sample = Callable[[np.random.Generator], Draw]
@@ -30,8 +30,9 @@ Sample = Callable[[np.random.Generator], Draw]
 class Phase:
     """Contenders that run at the same time, and what they are asked.
 
-    `reference` is the contender whose logits are right; `references` are others that some contenders are compared
-    with, which take no part. `sample` gives each workload's draws, `checked` the sequences that are compared.
+    The first of `reference` that starts gives the right logits; `references` are others that some contenders are
+    compared with, which take no part. `sample` gives each workload's draws, `checked` the sequences that are compared;
+    `sizes` of the model ("layers", "dim", "vocab") and its precision's "bytes" are what bounds are computed from.
     """
 
     task: str
@@ -39,9 +40,10 @@ class Phase:
     workloads: Sequence[Workload]
     sample: Callable[[Workload], Sample]
     first: Row
-    reference: Spec
+    reference: Sequence[Spec]
     references: Sequence[Spec]
     checked: Draw
+    sizes: dict[str, int]
 
 
 def add_options(parser: argparse.ArgumentParser, suite: str) -> None:
@@ -183,13 +185,12 @@ def render(path: Path) -> dict[str, Any]:
 
 def _steps(phase: Phase, settings: Settings) -> int:
     rng = np.random.default_rng(0)
-    per_workload = [
-        sum(
-            len(useful_ways(spec.ways, workload, phase.sample(workload)(rng))) + settings.rounds for spec in phase.specs
-        )
-        for workload in phase.workloads
-    ]
-    return sum(per_workload)
+    steps = 0
+    for workload in phase.workloads:
+        draw = phase.sample(workload)(rng)
+        ways = [len(spec.ways_for(workload, draw)) for spec in phase.specs]
+        steps += sum(number + settings.rounds for number in ways if number)
+    return steps
 
 
 def _run_phase(phase: Phase, settings: Settings, log: Path, record: Recorder, bar: Any) -> None:
@@ -199,17 +200,19 @@ def _run_phase(phase: Phase, settings: Settings, log: Path, record: Recorder, ba
 
     for spec in phase.specs:
         record({"kind": "contender", "task": phase.task, **spec.to_dict()})
+    record({"kind": "sizes", "task": phase.task, **phase.sizes})
     for workload in phase.workloads:
         record({"kind": "workload", "name": workload.name, "about": workload.about, "task": phase.task,
                 "do": workload.do, "new_tokens": workload.new_tokens})  # fmt: skip
     bar.set_description_str(f"{'starting the contenders':<60}")
     running: list[Contender] = []
     try:
-        running = start_all(phase.specs, settings, log, phase.first, record)
+        generate = all(workload.do == "generate" for workload in phase.workloads)
+        running = start_all(phase.specs, settings, log, phase.first, record, generate=generate)
         _check_phase(phase, running, settings, log, record)
         for workload in phase.workloads:
             measure(workload, running, settings, phase.sample(workload), record, progress)
-            _bandwidth(running, record)
+            _rates(running, record)
         for contender in running:
             if contender.worker is not None and contender.worker.alive:
                 record({"kind": "memory", "contender": contender.name, **contender.ask({"do": "memory"})})
@@ -221,20 +224,41 @@ def _run_phase(phase: Phase, settings: Settings, log: Path, record: Recorder, ba
 def _check_phase(phase: Phase, running: Sequence[Contender], settings: Settings, log: Path, record: Record) -> None:
     """Correctness, with the references open for that long only."""
     opened: dict[str, Contender] = {}
-    extra = [spec for spec in phase.references if any(item.spec.reference == spec.name for item in running)]
-    right = next((item for item in running if item.name == phase.reference.name), None)
+
+    def find(spec: Spec) -> Contender | None:
+        there = next((item for item in running if item.name == spec.name), None)
+        if there is not None:
+            return there
+        contender = Contender(spec, settings, log)
+        try:
+            contender.start()
+        except ContenderError as error:
+            record({"kind": "failed", "contender": spec.name, "workload": "check", "reason": str(error)})
+            return None
+        opened[spec.name] = contender
+        return contender
+
     try:
-        for spec in [*extra, *([] if right else [phase.reference])]:
-            opened[spec.name] = Contender(spec, settings, log)
-            opened[spec.name].start()
-        check(running, right or opened[phase.reference.name], opened, phase.checked, record)
+        right = next((found for spec in phase.reference if (found := find(spec)) is not None), None)
+        if right is None:
+            return
+        record({"kind": "reference", "task": phase.task, "contender": right.name})
+        for spec in phase.references:
+            if any(item.spec.reference == spec.name for item in running):
+                find(spec)
+        check(running, right, opened, phase.checked, record)
     finally:
         for contender in opened.values():
             contender.close()
 
 
-def _bandwidth(running: Sequence[Contender], record: Record) -> None:
+def _rates(running: Sequence[Contender], record: Record) -> None:
+    """What the machine can do at this moment."""
     for contender in running:
-        if contender.spec.kind == "bare_products" and contender.worker is not None and contender.worker.alive:
+        kind = contender.spec.kind
+        if kind in ("bare_products", "device_rates") and contender.worker is not None and contender.worker.alive:
             record({"kind": "bandwidth", **contender.ask({"do": "sweep"})})
+            if kind == "device_rates":
+                record({"kind": "rate", **contender.ask({"do": "rate"})})
+                record({"kind": "clocks", "gpu": machine.gpu_clocks()})
             return

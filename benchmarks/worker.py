@@ -12,6 +12,7 @@ SPEC: {"kind": module of benchmarks.contenders, "options": {…}, "threads": N, 
     {"do": "texts", "groups": [[text, …], …]} → {"seconds": […]}
     {"do": "generate", "groups": as for "run", "new_tokens": N} → {"seconds": […], "outputs": [new ids of each row]}
     {"do": "sweep"} → {"seconds": S, "bytes": read from memory meanwhile}
+    {"do": "rate"} → {"operations_per_second": of matrix products}
     {"do": "memory"} → {"rss_mb": now, "peak_mb": at its highest}
 """
 
@@ -58,6 +59,7 @@ def main() -> None:
         "texts": _texts,
         "generate": _generate,
         "sweep": lambda model, message: model.sweep(),
+        "rate": lambda model, message: model.rate(),
         "memory": lambda model, message: memory(),
     }
     for line in sys.stdin:

@@ -1,6 +1,7 @@
 """This project's runtime on one graph of a bundle.
 
-options: `bundle` (a folder whose bundle.json names that graph alone), `task`, `provider`.
+options: `bundle` (a folder whose bundle.json names that graph alone), `task`, `provider`, and on a GPU `cuda_graphs`
+(None for the provider's default).
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import numpy as np
 from benchmarks.workloads import Row
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.sessions import GpuOptions
 
 
 class RuntimeModel:
     def __init__(self, options: dict[str, Any], threads: int) -> None:
-        self._pipeline = pipeline(options["task"], options["bundle"], provider=options["provider"], threads=threads)
+        gpu = None if options.get("cuda_graphs") is None else GpuOptions(cuda_graphs=options["cuda_graphs"])
+        self._pipeline = pipeline(
+            options["task"], options["bundle"], provider=options["provider"], threads=threads, gpu=gpu
+        )
         self._model: BundleModel = self._pipeline.model
         self._language_model = options["task"] == "fill-mask"
 

@@ -1,0 +1,222 @@
+"""The GPU benchmark, `python -m benchmarks gpu [options]`, by the protocol of the CPU's. docs/benchmarks.md tells what
+is measured and how.
+
+It needs a card, torch, onnx and this project; what else is installed is measured as well, and the report names what is
+not there. Weights are seeded: a classifier of the xnli15 configuration, and for generation the xlm-clm-ende one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.prepare import FLAVORS, PreparationError, Prepared, Size, only_graph, prepare_checkpoint, prepare_gpu
+from benchmarks.protocol import Record, Settings, Spec
+from benchmarks.suite import (
+    Phase,
+    Sample,
+    add_options,
+    choose_peers,
+    choose_workloads,
+    make_settings,
+    render,
+    report_prefix,
+    run_suite,
+)
+from benchmarks.texts import TextSampler
+from benchmarks.workloads import AS_IT_COMES, OWN, PADDED_WAYS, TextRow, Workload, draw_lengths, fixed
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.tokenization import XLMTokenizer
+
+QUICK = {"layers": 2, "dim": 64, "vocab": 500}
+CALLS = {1: 40, 8: 20, 32: 10}
+QUICK_CALLS = 2
+BATCHES, LENGTHS = (1, 8, 32), (16, 128, 384)
+PROMPT, NEW_TOKENS = 32, 64
+MODELS = {"text-classification": "xlm-mlm-tlm-xnli15-1024", "text-generation": "xlm-clm-ende-1024"}
+
+
+def mixed(rng: np.random.Generator) -> list[list[int]]:
+    """32 sequences of 8 to 384 tokens, 4,096 in all: a third of a padded batch."""
+    return [draw_lengths(rng, 32, 8, 384, total=4096, longest=384)]
+
+
+def gpu_workloads(quick: bool) -> list[Workload]:
+    """Model alone ("run"), text to answer ("texts"), generation."""
+    lengths, new = ((8, 32), 4) if quick else (LENGTHS, NEW_TOKENS)
+    calls = dict.fromkeys(CALLS, QUICK_CALLS) if quick else CALLS
+    found = []
+    for do, title in (("run", ""), ("texts", "text ")):
+        about = "ids to logits" if do == "run" else "text to answer"
+        found += [
+            Workload(f"{title}{rows}x{n}", f"{about}, {rows} × {n} tokens", fixed(rows, n), calls=calls[rows], do=do)
+            for rows in BATCHES
+            for n in lengths
+        ]
+        drawn = fixed(4, 24) if quick else mixed
+        found.append(
+            Workload(f"{title}mixed", f"{about}, 32 of 8 to 384 tokens, 4,096 in all", drawn, calls=calls[32], do=do)
+        )
+    found += [
+        Workload(f"generate {rows}", f"{rows} prompts of {PROMPT} tokens, {new} new ones, greedy", fixed(rows, PROMPT),
+                 task="text-generation", do="generate", new_tokens=new)
+        for rows in (1, 8)
+    ]  # fmt: skip
+    return found
+
+
+def peer_specs(made: Prepared, device: str, precision: str, fixed_shapes: set[str], names: set[str]) -> list[Spec]:
+    """transformers and this project's torch model, eager and compiled."""
+    common = {"checkpoint": str(made.checkpoint), "task": made.task, "precision": precision, "device": device}
+    generation = made.task == "text-generation"
+    ways = (AS_IT_COMES,) if generation else PADDED_WAYS
+
+    def spec(name: str, kind: str, compiled: Any, about: str, skips: tuple[str, ...] = ()) -> Spec:
+        return Spec(name, "peer", kind, {**common, "compile": compiled, "inputs": "all"}, ways, about, None, skips)
+
+    about = "its attention is spelled out in matrix products"
+    specs = [spec(f"transformers {precision}", "transformers_model", False, about)]
+    if not generation:
+        specs.append(
+            spec(f"torch.compile {precision}", "transformers_model", True, "transformers' model, dynamic shapes")
+        )
+    sdpa = "this project's torch model: scaled_dot_product_attention"
+    specs.append(spec(f"torch SDPA {precision}", "torch_model", None, sdpa + (", its own cache" if generation else "")))
+    if not generation:
+        specs.append(
+            spec(f"torch SDPA compiled {precision}", "torch_model", "default", f"{sdpa}, torch.compile, dynamic shapes")
+        )
+        specs.append(
+            spec(f"torch SDPA graphs {precision}", "torch_model", "reduce-overhead",
+                 f"{sdpa}, torch.compile with CUDA graphs: fixed shapes only", tuple(sorted(names - fixed_shapes)))
+        )  # fmt: skip
+    return specs
+
+
+def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -> list[Spec]:
+    """Each bundle with the providers that take it; with the stand-in for a card, provider "cpu" for all."""
+    rows: list[tuple[str, Path, str, bool | None]] = []
+    on_card = device == "cuda"
+    plain = made.bundles["plain"]
+    rows.append(("cuda", plain, "cuda", None))
+    if on_card:
+        rows += [("cuda, graphs", plain, "cuda", True), ("tensorrt-ep", plain, "tensorrt-ep", None)]
+    if "optimized" in made.bundles and on_card:  # its operators are CUDA's alone
+        rows.append(("cuda optimized", made.bundles["optimized"], "cuda", None))
+        rows.append(("cuda optimized, graphs", made.bundles["optimized"], "cuda", True))
+    rows += [(flavor, made.bundles[flavor], "tensorrt", None) for flavor in FLAVORS if flavor in made.bundles]
+    rows += [(f"{folder.name}, {name}", folder, name, None) for folder in given if Bundle.load(folder).task == made.task
+             for name in ("cuda", "tensorrt-ep", "tensorrt")]  # fmt: skip
+    specs = []
+    for title, folder, provider, graphs in rows:
+        bundle = Bundle.load(folder)
+        view = folder if provider == "tensorrt" else only_graph(bundle, bundle.graphs[-1], views)
+        options = {
+            "bundle": str(view),
+            "task": made.task,
+            "provider": provider if on_card else "cpu",
+            "cuda_graphs": graphs,
+        }
+        ways = (OWN,) if made.task == "text-generation" else (*PADDED_WAYS, OWN)
+        specs.append(
+            Spec(f"ours {title}", "ours", "ours", options, ways, f"{folder.name}, provider {options['provider']}")
+        )
+    return specs
+
+
+def make_phase(
+    made: Prepared, workloads: Sequence[Workload], settings: Settings, options: argparse.Namespace, record: Record
+) -> Phase:
+    """The contenders of a task and their draws."""
+    for name, reason in made.missing.items():
+        record({"kind": "missing", "contender": name, "reason": reason})
+    config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
+    names = {workload.name for workload in workloads}
+    fixed_shapes = {name for name in names if not name.endswith("mixed")}
+    rates = {"device": options.device, "precision": options.precision, "dim": config["emb_dim"]}
+    specs = choose_peers(
+        [Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
+         *peer_specs(made, options.device, options.precision, fixed_shapes, names),
+         *our_specs(made, options.bundle, options.work / "views", options.device)],
+        options.peers,
+    )  # fmt: skip
+    texts = TextSampler(XLMTokenizer.from_pretrained(made.checkpoint), np.random.default_rng(2))
+
+    def sample(workload: Workload) -> Sample:
+        if workload.do == "texts":
+            return lambda rng: [[TextRow(texts.draw(n, rng), n) for n in group] for group in workload.lengths(rng)]
+        # one language, as an English text has in all contenders
+        return lambda rng: workload.draw(rng, config["vocab_size"], 1)
+
+    lengths = fixed(settings.check_rows, 24) if options.quick else mixed
+    checked = [] if made.task == "text-generation" else sample(Workload("check", "", lengths))(np.random.default_rng(1))
+    exact = {"checkpoint": str(made.checkpoint), "task": made.task, "precision": "fp32", "device": options.device,
+             "compile": None, "inputs": "all"}  # fmt: skip
+    references = [
+        Spec("transformers fp32, for the check", "peer", "transformers_model", exact, PADDED_WAYS),
+        Spec("torch fp32, for the check", "peer", "torch_model", exact, PADDED_WAYS),
+    ]
+    sizes = {"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"],
+             "bytes": 4 if options.precision == "fp32" else 2}  # fmt: skip
+    first = sample(Workload("first", "", fixed(1, 16)))(np.random.default_rng(1))[0][0]
+    return Phase(made.task, specs, workloads, sample, first, references if checked else [], [], checked, sizes)
+
+
+def require_device(device: str) -> None:
+    """Raises SystemExit without a card that torch can use."""
+    try:
+        import torch
+    except ImportError as error:
+        raise SystemExit("The GPU benchmark needs torch: pip install 'xlm-onnx[export,benchmarks]'") from error
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            "No GPU: torch finds no CUDA device. The GPU benchmark runs on a machine with a card and a CUDA build of "
+            "torch (check nvidia-smi, and torch.version.cuda); `python -m benchmarks cpu` measures the CPU."
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
+    add_options(parser, "gpu")
+    parser.add_argument("--precision", choices=("fp16", "bf16"), default="fp16", help="of all (%(default)s)")
+    # for tests of this file: everything on the CPU, in place of a card
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.render:
+        render(options.render)
+        return
+    if options.quick:
+        for name, value in QUICK.items():
+            setattr(options, name, getattr(options, name) or value)
+    settings = make_settings(options)
+    workloads = choose_workloads(gpu_workloads(options.quick), options.only)
+    require_device(options.device)
+    prefix = report_prefix(options, "gpu")
+
+    def phases(record: Record) -> list[Phase]:
+        found = []
+        for task in dict.fromkeys(workload.task for workload in workloads):
+            size = Size(MODELS[task], options.layers, options.dim, options.vocab)
+            folder = options.work / size.folder
+            checkpoint = prepare_checkpoint(folder, task, size, causal=task == "text-generation")
+            on_card = options.device == "cuda"
+            made = prepare_gpu(folder, task, checkpoint, options.precision, engines=on_card, progress=print)
+            mine = [workload for workload in workloads if workload.task == task]
+            found.append(make_phase(made, mine, settings, options, record))
+        return found
+
+    about = {"model": f"{options.precision} {' and '.join(MODELS.values())}", "gpu": machine.gpu()}
+    try:
+        run_suite("gpu", phases, settings, prefix, about)
+    except PreparationError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
