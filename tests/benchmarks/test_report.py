@@ -1,0 +1,140 @@
+"""From records to tables and plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.plots import draw_plots
+from benchmarks.report import number, read_report, summarize, table_text, terminal, write_tables
+from benchmarks.suite import render
+from benchmarks.workloads import AS_IT_COMES, ONE_BY_ONE, OWN
+
+HEAD = {
+    "kind": "run", "suite": "cpu", "started": "2026-01-02T03:04:05", "command": "python -m benchmarks cpu",
+    "settings": {"threads": 2, "cpus": [0, 1], "rounds": 3}, "model": "tiny", "load": [0, 0, 0], "other_cpus": 0.0,
+    "machine": {"cpu": "A CPU", "cpus": 2, "cpu_features": ["avx2"], "memory_gb": 8.0, "system": "Linux", "python": "3",
+                "versions": {"numpy": "2"}},
+}  # fmt: skip
+
+
+def contender(name: str, side: str) -> dict[str, Any]:
+    return {"kind": "contender", "task": "t", "name": name, "side": side, "about": "", "reference": None}
+
+
+def sample(name: str, way: str, phase: str, seconds: list[float]) -> dict[str, Any]:
+    return {"kind": "sample", "contender": name, "workload": "mixed", "way": way, "round": 0, "call": 0, "phase": phase,
+            "rows": 8, "tokens": 512, "seconds": seconds}  # fmt: skip
+
+
+def records(finished: bool = True) -> list[dict[str, Any]]:
+    found = [
+        {"kind": "missing", "contender": "optimum", "reason": "not there"},
+        HEAD,
+        contender("transformers fp32", "peer"), contender("fast peer", "peer"), contender("ours", "ours"),
+        contender("bound int8", "bound"),
+        {"kind": "workload", "name": "mixed", "about": "8 sequences", "task": "t", "do": "run", "new_tokens": 0},
+        {"kind": "start", "contender": "ours", "import": 0.1, "load": 0.5, "about": None, "first_answer": 0.02,
+         "rss_mb": 100.0, "peak_mb": 110.0},
+        {"kind": "check", "contender": "ours", "rows": 4, "max_difference": 1e-6, "max_logit": 2.0, "agreement": 1.0,
+         "divergence": 1e-9},
+        sample("transformers fp32", AS_IT_COMES, "warm-up", [90.0]),
+        sample("transformers fp32", AS_IT_COMES, "choice", [6.0]),
+        sample("transformers fp32", ONE_BY_ONE, "choice", [3.0]),
+    ]  # fmt: skip
+    for seconds in (3.0, 3.2, 2.8):
+        found.append(sample("transformers fp32", ONE_BY_ONE, "round", [seconds]))
+        found.append(sample("fast peer", AS_IT_COMES, "round", [seconds / 3]))
+        found.append(sample("ours", OWN, "round", [seconds / 12, seconds / 12]))
+        found.append(sample("bound int8", OWN, "round", [seconds / 7.5]))
+        found.append({"kind": "round", "workload": "mixed", "round": 0, "load": 1.0, "other_cpus": 0.02})
+    found.append({"kind": "memory", "contender": "ours", "rss_mb": 120.0, "peak_mb": 130.0})
+    return [*found, {"kind": "end", "load": [0, 0, 0]}] if finished else found
+
+
+def test_summary() -> None:
+    found = summarize(records())
+    (workload,) = found["workloads"]
+    assert workload["best"] == {"peer": "fast peer", "ours": "ours", "bound": "bound int8"}
+    ratios = workload["ratios"]
+    assert ratios["best_peer"] == pytest.approx(2.0)  # 3/3 over 3/6
+    assert ratios["bound"] == pytest.approx(7.5 / 6)
+    assert ratios["eager_padded"] == pytest.approx(6.0 / 0.5)  # padded as it comes, though it was not its best way
+    ours = next(row for row in workload["rows"] if row["contender"] == "ours")
+    assert ours["group_seconds"]["n"] == 6
+    assert ours["seconds"]["median"] == pytest.approx(0.5)
+    eager = next(row for row in workload["rows"] if row["contender"] == "transformers fp32")
+    assert eager["way"] == ONE_BY_ONE
+    assert eager["ways"][AS_IT_COMES] == 6.0
+    entry = next(item for item in found["contenders"] if item["name"] == "ours")
+    assert (entry["peak_mb"], entry["check"]["agreement"]) == (130.0, 1.0)
+    assert found["finished"]
+
+
+def test_tables(tmp_path: Path) -> None:
+    shown = write_tables(summarize(records()), tmp_path / "r")
+    assert shown == terminal(summarize(records()))
+    assert all(len(line) <= 120 for line in shown.splitlines())
+    assert "500* O" in shown
+    assert "3000 1" in shown
+    assert "warning" not in shown
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    for expected in ("A CPU", "| ours | t | 1.0e-06 |", "optimum: not there", "numpy 2", "2.00", "![](r.png)"):
+        assert expected in text
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["workloads"]
+
+
+def test_a_run_cut_short_is_drawn_and_says_so(tmp_path: Path) -> None:
+    lines = [json.dumps(item) for item in records(finished=False)]
+    (tmp_path / "r.jsonl").write_text("\n".join([*lines, '{"kind": "sam']), encoding="utf-8")
+    found = render(tmp_path / "r.jsonl")
+    assert not found["finished"]
+    assert "warning: the run was cut short" in (tmp_path / "r.md").read_text(encoding="utf-8")
+    for name in ("r.png", "r.svg", "r-start.png", "r-start.svg"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_busy_machine_is_told() -> None:
+    busy = [{**item, "other_cpus": 0.7} if item["kind"] == "round" else item for item in records()]
+    assert "not a quiet machine; other programs used up to 0.7 CPUs" in terminal(summarize(busy))
+
+
+def test_damaged_and_empty_reports(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"kind": "run"}\n{"kind\n{"kind": "end"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2 is damaged"):
+        read_report(path)
+    with pytest.raises(ValueError, match="no measurement"):
+        summarize([HEAD])
+    with pytest.raises(SystemExit, match="cannot be drawn"):
+        render(tmp_path / "none.jsonl")
+
+
+def test_plots_are_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        draw_plots(summarize(records()), tmp_path / name)
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == (tmp_path / "b.svg").read_text(encoding="utf-8")
+
+
+def test_computed_bound_of_a_gpu() -> None:
+    rates = [
+        {"kind": "sizes", "task": "t", "layers": 2, "dim": 10, "vocab": 50, "bytes": 2},
+        {"kind": "rate", "operations_per_second": 1e6},
+        {"kind": "bandwidth", "seconds": 1.0, "bytes": 1e6},
+    ]
+    found = summarize([*records(), *rates])
+    bound = next(row for row in found["workloads"][0]["rows"] if row["contender"].startswith("bound, "))
+    operations = 2 * 12 * 10**2 * 2 * 512 / 1e6  # more than 4,800 bytes / 1e6 a second
+    assert bound["contender"] == "bound, operations"
+    assert bound["seconds"]["median"] == pytest.approx(operations)
+
+
+def test_numbers_have_three_figures() -> None:
+    assert [number(value) for value in (0.1234, 1.234, 12.34, 123.4, 1234.5)] == ["0.12", "1.23", "12.3", "123", "1234"]
+
+
+def test_an_empty_table_is_nothing() -> None:
+    assert table_text([["a"]]) == ""
