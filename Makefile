@@ -1,10 +1,12 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
+# make benchmark: the CPU benchmark, about an hour on a quiet machine; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OPTIMUM := build/optimum
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint benchmark optimum clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -21,6 +23,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+benchmark: $(VENV)/.test $(OPTIMUM)/.installed
+	$(BIN)/python -m benchmarks cpu $(ARGS)
+
+optimum: $(OPTIMUM)/.installed
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -30,6 +37,13 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) --editable ".[cpu,openvino,export,zh,th,benchmarks,test]"
+	touch $@
+
+# optimum needs an older transformers than the project is tested with
+$(OPTIMUM)/.installed: benchmarks/optimum.txt constraints.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement benchmarks/optimum.txt
 	touch $@
 
 clean:
