@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError, XLMError
     from xlm_runtime.generation import GenerationOptions
     from xlm_runtime.pipelines import pipeline
+    from xlm_runtime.sessions import GpuOptions
     from xlm_runtime.tokenization import XLMTokenizer
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "BundleError",
     "EngineError",
     "GenerationOptions",
+    "GpuOptions",
     "InputError",
     "MissingExtraError",
     "XLMConfig",
@@ -27,6 +29,7 @@ __all__ = [
 _MODULES = {
     "Bundle": "bundle",
     "GenerationOptions": "generation",
+    "GpuOptions": "sessions",
     "XLMConfig": "config",
     "XLMTokenizer": "tokenization",
     "pipeline": "pipelines",

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bundles
+from tests.runtime.gpu.fake_cuda import FakeRuntime
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions import Session, available_cpus, open_session
@@ -95,6 +96,7 @@ def test_a_provider_that_is_not_there(graph: Path, monkeypatch: pytest.MonkeyPat
 def test_a_provider_that_does_not_start_is_no_silent_fallback(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     fake_engine(monkeypatch, both, ["CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=FakeRuntime()))
     with pytest.raises(EngineError, match="could not start CUDAExecutionProvider and offers CPUExecutionProvider"):
         open_session(graph, "cuda")
 

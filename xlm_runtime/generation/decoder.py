@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xlm_runtime.batching import Tokenized
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.generation.cache import Cache, KeyValueCache
+from xlm_runtime.generation.cache import Cache
 from xlm_runtime.sessions import Array
 
 Logits = NDArray[np.float32]
@@ -36,6 +36,10 @@ class Model(Protocol):
 
     def feed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The graph's outputs for its inputs."""
+        ...
+
+    def create_cache(self, rows: int, max_length: int | None = None) -> Cache:
+        """A cache of no tokens for `rows` sequences, where the model computes."""
         ...
 
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -65,7 +69,7 @@ class CachedDecoder:
     def __init__(self, model: Model, max_length: int | None = None) -> None:
         self._model = model
         self._max_length = max_length
-        self._cache: Cache = KeyValueCache.create(model.config, 0)
+        self._cache: Cache = model.create_cache(0)
         self._langs: Array = np.zeros((0, 1), np.int64)
 
     @property
@@ -85,7 +89,7 @@ class CachedDecoder:
     def begin(self, prompts: Sequence[Prompt]) -> None:
         """An empty cache with one row for each prompt, in its language."""
         self._langs = np.array([[prompt.lang_id] for prompt in prompts], np.int64)
-        self._cache = KeyValueCache.create(self._model.config, len(prompts), self._max_length)
+        self._cache = self._model.create_cache(len(prompts), self._max_length)
 
     def step(self, parents: Sequence[int], tokens: Sequence[int]) -> Logits:
         if list(parents) != list(range(self._cache.rows)):

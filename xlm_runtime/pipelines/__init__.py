@@ -15,6 +15,7 @@ from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
 from xlm_runtime.pipelines.text_generation import TextGenerationPipeline
 from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
 from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
+from xlm_runtime.sessions import GpuOptions
 
 
 class PipelineEntry(NamedTuple):
@@ -44,16 +45,19 @@ def pipeline(
     precision: str | None = None,
     *,
     max_tokens: int | None = None,
+    gpu: GpuOptions | None = None,
 ) -> Any:
     """Open a bundle for a task and return what answers: `pipeline("fill-mask", "bundle")("A <mask> text.")`.
 
     Args:
         task: a name out of `PIPELINES`, which are Hugging Face's names.
         model: the bundle's folder.
-        provider: "cpu" or "cuda" (ONNX Runtime), or "openvino".
+        provider: "cpu" or "openvino"; on a GPU "cuda" (ONNX Runtime), "tensorrt" (engines from `xlm-export engine`) or
+            "tensorrt-ep" (ONNX Runtime's TensorRT provider).
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         precision: which of the bundle's graphs, such as "fp32"; by default its first.
         max_tokens: budget of one batch, sequences × longest sequence; by default one that suits the provider.
+        gpu: options of the providers on a GPU.
 
     Returns:
         The task's pipeline, such as `FillMaskPipeline`: its `__call__` tells the options and what it returns.
@@ -73,5 +77,6 @@ def pipeline(
         threads=threads,
         precision=precision,
         max_tokens=max_tokens,
+        gpu=gpu,
     )
     return entry.make(opened)

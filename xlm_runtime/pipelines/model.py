@@ -13,8 +13,9 @@ import numpy as np
 from xlm_runtime.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
+from xlm_runtime.generation.cache import Cache, KeyValueCache
 from xlm_runtime.pipelines.inputs import TextItem
-from xlm_runtime.sessions import PROVIDERS, Array, Session, open_session
+from xlm_runtime.sessions import PROVIDERS, Array, CachingSession, GpuOptions, Session, open_session
 from xlm_runtime.tokenization import XLMTokenizer
 
 R = TypeVar("R", bound=Sized)
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 # Tokens of one batch. Two CPU cores are busy with few tokens: 134 sequences of 8 to 128 tokens took 1.25 s one by
 # one, 1.04 s in batches of 512 tokens, 1.13 s of 2048. A GPU needs more to be busy.
-_MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192}
+_MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192, "tensorrt": 8192, "tensorrt-ep": 8192}
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
@@ -57,7 +58,7 @@ class BundleModel:
     Args:
         folder: the bundle.
         task: the task the bundle must have been exported for.
-        provider, threads: see `open_session`.
+        provider, threads, gpu: see `open_session`.
         precision: which of the bundle's graphs; by default its first.
         max_tokens: budget of one batch, rows × longest row; by default one that suits the provider.
 
@@ -76,6 +77,7 @@ class BundleModel:
         threads: int | None = None,
         precision: str | None = None,
         max_tokens: int | None = None,
+        gpu: GpuOptions | None = None,
     ) -> None:
         if provider not in PROVIDERS:
             raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join(PROVIDERS)}.")
@@ -86,10 +88,11 @@ class BundleModel:
                 f"not for {task}. Use pipeline('{self.bundle.task}', ...), or export the checkpoint with --task {task}."
             )
         self.config = self.bundle.config
-        self.graph = self.bundle.graph(precision, provider)
+        self.graph = _choose_graph(self.bundle, precision, provider, gpu)
         self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens)
         _check_graph(self.graph, self.bundle)
-        weights = self.bundle.files_of(self.graph)
+        # an engine holds its weights itself, and its stamp the hash
+        weights = [] if provider == "tensorrt" else self.bundle.files_of(self.graph)
         of_other_graphs = {name for graph in self.bundle.graphs for name in self.bundle.files_of(graph)}
         self.bundle.check_files([name for name in self.bundle.files if name not in of_other_graphs])
         for name in weights:
@@ -102,7 +105,7 @@ class BundleModel:
         self._weights_check = beside.submit(self.bundle.check_files, weights)
         beside.shutdown(wait=False)
         try:
-            self.session: Session = open_session(self.bundle.folder / self.graph.file, provider, threads)
+            self.session: Session = open_session(self.bundle.folder / self.graph.file, provider, threads, gpu)
         except EngineError:
             self._weights_check.result()  # a damaged file is the better explanation
             raise
@@ -191,6 +194,18 @@ class BundleModel:
         self._weights_check.result()
         return self.session.run(inputs)
 
+    def create_cache(self, rows: int, max_length: int | None = None) -> Cache:
+        """A cache of no tokens for `rows` sequences, on the device where the session computes on one.
+
+        Args:
+            max_length: most tokens of a row, padding included; by default the model's positions.
+        """
+        if isinstance(self.session, CachingSession):
+            most = self.config.max_position_embeddings if max_length is None else max_length
+            cache: Cache = self.session.create_cache(rows, most)
+            return cache
+        return KeyValueCache.create(self.config, rows, max_length)
+
     @property
     def has_cache(self) -> bool:
         """Whether the graph takes and gives keys and values of past tokens."""
@@ -214,6 +229,17 @@ class BundleModel:
         if lang not in lang2id:
             raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
         return lang2id[lang]
+
+
+def _choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: GpuOptions | None) -> Graph:
+    """The graph of a precision; by default what was made for the provider comes first."""
+    if provider == "tensorrt":
+        from xlm_runtime.sessions.gpu.opening import engines_of
+
+        files = [stamp.graph for stamp in engines_of(bundle, precision=precision, name=gpu.engine if gpu else None)]
+        return next((graph for graph in bundle.graphs if graph.file in files), bundle.graph(precision, provider))
+    own = [graph.precision for graph in bundle.graphs if graph.engine == "onnxruntime-cuda"]
+    return bundle.graph(own[0] if own and precision is None and provider == "cuda" else precision, provider)
 
 
 def _check_graph(graph: Graph, bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU or a CUDA device."""
+"""ONNX Runtime on the CPU, and what its sessions on a GPU share with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from xlm_runtime.errors import EngineError, MissingExtraError
 from xlm_runtime.sessions.session import Array, narrow_to_bfloat16, widen_bfloat16
 
-# provider → ONNX Runtime's name of it, the extra that installs it, the device that an arena belongs to
+# provider → ONNX Runtime's name of it, the extra that installs it
 _PROVIDERS = {
-    "cpu": ("CPUExecutionProvider", "cpu", "cpu:0"),
-    "cuda": ("CUDAExecutionProvider", "gpu", "gpu:0"),
+    "cpu": ("CPUExecutionProvider", "cpu"),
+    "cuda": ("CUDAExecutionProvider", "gpu"),
+    "tensorrt-ep": ("TensorrtExecutionProvider", "gpu"),
 }
 
 # After a call of more tokens than this the memory it needed goes back to the system, see `_session_options`.
@@ -26,59 +27,78 @@ _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-class OnnxRuntimeSession:
-    """A graph in ONNX Runtime.
-
-    Args:
-        path: the .onnx file; its external data lie beside it.
-        provider: "cpu" or "cuda".
-        threads: threads that one call computes with on the CPU.
+def import_onnxruntime(provider: str) -> Any:
+    """The module, once it is known to have the provider.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        EngineError: this onnxruntime lacks the provider or cannot start it, or the graph has no kernels there.
+        EngineError: this onnxruntime lacks the provider.
+    """
+    name, extra = _PROVIDERS[provider]
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", extra, f"provider='{provider}'") from error
+    there = onnxruntime.get_available_providers()
+    if name not in there:
+        raise EngineError(
+            f"provider='{provider}' needs {name}, but the installed onnxruntime has only {', '.join(there)}. "
+            f"Please reinstall with the `{extra}` extra: pip install 'xlm-onnx[{extra}]'"
+            + (" (after pip uninstall onnxruntime: the two share a module)." if extra == "gpu" else ".")
+        )
+    if extra == "gpu" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA libraries that came as Python packages are on no search path
+    return onnxruntime
+
+
+def open_inference_session(onnxruntime: Any, path: Path, provider: str, providers: list[Any], threads: int) -> Any:
+    """ONNX Runtime's own session, on the provider that was asked for or not at all.
+
+    Args:
+        providers: of ONNX Runtime, before the CPU's, which takes the shape arithmetic that ONNX Runtime keeps off a
+            device on purpose.
+
+    Raises:
+        EngineError: the provider does not start, or the graph has no kernels there.
+    """
+    name, _ = _PROVIDERS[provider]
+    options = _session_options(onnxruntime, threads)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise EngineError(_explain(error, path, provider)) from error
+    started = session.get_providers()
+    if started[0] != name:
+        raise EngineError(
+            f"provider='{provider}' was asked for, but ONNX Runtime could not start {name} and offers "
+            f"{', '.join(started)}. Check that the device is visible (nvidia-smi) and that the installed CUDA, cuDNN "
+            "and, for tensorrt-ep, TensorRT fit this onnxruntime-gpu."
+        )
+    session.disable_fallback()  # by default a failing device is replaced by the CPU without a word
+    return session
+
+
+class OnnxRuntimeSession:
+    """A graph in ONNX Runtime on the CPU.
+
+    Args:
+        path: the .onnx file; its external data lie beside it.
+        threads: threads that one call computes with.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        EngineError: the graph has no kernels there.
     """
 
-    def __init__(self, path: Path, *, provider: str, threads: int) -> None:
-        name, extra, device = _PROVIDERS[provider]
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", extra, f"provider='{provider}'") from error
+    def __init__(self, path: Path, *, threads: int) -> None:
+        onnxruntime = import_onnxruntime("cpu")
         self._ort = onnxruntime
-        there = onnxruntime.get_available_providers()
-        if name not in there:
-            raise EngineError(
-                f"provider='{provider}' needs {name}, but the installed onnxruntime has only {', '.join(there)}. "
-                f"Please reinstall with the `{extra}` extra: pip install 'xlm-onnx[{extra}]'"
-                + (" (after pip uninstall onnxruntime: the two share a module)." if provider == "cuda" else ".")
-            )
-        if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA libraries that came as Python packages are on no search path
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if provider == "cuda":
-            # with "same as requested" the arena grows by what a call needs, not to the next power of two;
-            # the CPU provider takes the shape arithmetic, which ONNX Runtime keeps off the device on purpose
-            providers.insert(0, (name, {"arena_extend_strategy": "kSameAsRequested"}))
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), _session_options(onnxruntime, threads), providers=providers
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(_explain(error, path, provider)) from error
-        started = self._session.get_providers()
-        if started[0] != name:
-            raise EngineError(
-                f"provider='{provider}' was asked for, but ONNX Runtime could not start {name} and offers "
-                f"{', '.join(started)}. Check that the device is visible (nvidia-smi) and that the installed CUDA and "
-                "cuDNN fit this onnxruntime-gpu."
-            )
-        self._session.disable_fallback()  # by default a failing device is replaced by the CPU without a word
+        self._session = open_inference_session(onnxruntime, path, "cpu", [], threads)
         self._inputs = {item.name: item.type for item in self._session.get_inputs()}
         self._outputs = {item.name: item.type for item in self._session.get_outputs()}
         self._ort_values = _BFLOAT16 in (*self._inputs.values(), *self._outputs.values())
         self._give_back = onnxruntime.RunOptions()
-        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -99,7 +119,7 @@ class OnnxRuntimeSession:
             return dict(zip(self._outputs, self._session.run(None, feed, options), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-            raise EngineError(f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed on {shapes}: {first_line(error)}") from error
 
     def _cast(self, name: str, value: Array) -> Array:
         """Floating-point inputs in the graph's type; bfloat16 as its bits."""
@@ -145,8 +165,6 @@ def _to_numpy(value: Any) -> Array:
     if value.data_type() != _BFLOAT16:
         array: Array = value.numpy()
         return array
-    if value.device_name() != "cpu":
-        raise EngineError("ONNX Runtime left a bfloat16 output on the device; export in fp16 for this provider.")
     shape = tuple(value.shape())
     size = int(np.prod(shape))
     bits = np.ctypeslib.as_array((ctypes.c_uint16 * size).from_address(value.data_ptr())) if size else np.empty(0)
@@ -154,7 +172,7 @@ def _to_numpy(value: Any) -> Array:
 
 
 def _explain(error: Exception, path: Path, provider: str) -> str:
-    message = f"ONNX Runtime cannot load '{path}' with provider='{provider}': {_first_line(error)}"
+    message = f"ONNX Runtime cannot load '{path}' with provider='{provider}': {first_line(error)}"
     if "NOT_IMPLEMENTED" in message or "Could not find an implementation" in message:
         message += (
             " The graph uses operators or a precision that this provider has no kernels for (bf16 has none on the CPU);"
@@ -163,5 +181,5 @@ def _explain(error: Exception, path: Path, provider: str) -> str:
     return message
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,18 @@ class Session(Protocol):
 
         Raises:
             EngineError: the engine refuses the arrays or fails.
+        """
+        ...
+
+
+@runtime_checkable
+class CachingSession(Session, Protocol):
+    """A session that keeps the keys and values of past tokens where it computes."""
+
+    def create_cache(self, rows: int, max_length: int) -> Any:
+        """An empty `xlm_runtime.generation.cache.Cache` for `rows` sequences of at most `max_length` tokens.
+
+        Its `inputs` are for this session's `run` alone, whose outputs are for its `append`.
         """
         ...
 

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from xlm_runtime.sessions.gpu.device import Bytes, Device, OutOfMemoryError
+from xlm_runtime.sessions.gpu.device import Device, OutOfMemoryError
 
 # Blocks kept for reuse: two caches and the new tokens, in a few sizes.
 _MOST_FREE_BLOCKS = 16
 
 
 class Arena:
-    """A buffer on the device and, where `mirrored`, one of the same size in page-locked host memory.
+    """A buffer on the device, and beside it one in page-locked host memory for what goes there or comes back.
 
-    It grows when more is needed, which happens only where no profile says what the most is; its address changes then.
+    Both grow when more is needed. The device's does so only where no profile said what the most is; its address
+    changes then.
     """
 
-    def __init__(self, device: Device, size: int, *, mirrored: bool) -> None:
+    def __init__(self, device: Device, size: int) -> None:
         self._device = device
-        self._mirrored = mirrored
+        self.host = device.host_buffer(0)
         self.size = 0
         self.address = 0
-        self.host: Bytes
         self.reserve(max(size, 1))
 
     def reserve(self, size: int) -> None:
-        """Make room for `size` bytes."""
-        if size <= self.size:
-            return
-        grown = max(size, self.size + self.size // 2)
-        if self.size:
-            self._device.synchronize()
-            self._device.free(self.address)
-            self.size = 0
-            if self._mirrored:
-                self._device.free_host(self.host)
-        self.address = self._device.allocate(grown)
-        if self._mirrored:
-            self.host = self._device.host_buffer(grown)
-        self.size = grown
+        """Make room for `size` bytes on the device."""
+        if size > self.size:
+            grown = max(size, self.size + self.size // 2)
+            if self.size:
+                self._device.synchronize()
+                self._device.free(self.address)
+                self.size = 0
+            self.address = self._device.allocate(grown)
+            self.size = grown
+
+    def reserve_host(self, size: int) -> None:
+        """Make room for `size` bytes on the host; what was there is lost, and nothing of it may be under way."""
+        if size > self.host.nbytes:
+            self._device.free_host(self.host)
+            self.host = self._device.host_buffer(max(size, self.host.nbytes + self.host.nbytes // 2))
 
 
 class BlockPool:

@@ -35,6 +35,7 @@ class CudaDevice:
             raise MissingExtraError("cuda-bindings", extra, purpose) from error
         self._cuda: Any = runtime
         self._addresses: set[int] = set()
+        self.closed = False
         self._host: dict[int, Bytes] = {}
         count = _count_devices(runtime, purpose)
         if not 0 <= index < count:
@@ -130,6 +131,9 @@ class CudaDevice:
         self._call("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         self.activate()
         self._cuda.cudaStreamSynchronize(self._stream)
         for pointer in self._host:
@@ -137,7 +141,6 @@ class CudaDevice:
         for address in self._addresses:
             self._cuda.cudaFree(address)
         self._cuda.cudaStreamDestroy(self._stream)
-        self._host, self._addresses = {}, set()
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """The results of a function of CUDA's runtime; its error becomes an exception."""

@@ -30,6 +30,7 @@ class Device(Protocol):
     """Such as "sm90"."""
     stream: int
     """The stream's handle."""
+    closed: bool
 
     def activate(self) -> None:
         """Make this the calling thread's device."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.device import Device
+from xlm_runtime.sessions.gpu.device import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.engine import Call, Execution
 from xlm_runtime.sessions.gpu.planning import Axis, Profile, Tensor
+from xlm_runtime.sessions.onnxruntime_session import first_line
 
 _TYPES = {
     "tensor(float)": "float32",
@@ -70,7 +70,11 @@ class OnnxRuntimeEngine:
             self._session.run_with_iobinding(binding, self._options(call))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             shapes = ", ".join(f"{item.name} {item.shape}" for item in call.inputs)
-            raise EngineError(f"ONNX Runtime failed on {shapes}: {first_line(error)}") from error
+            message = f"ONNX Runtime failed on {shapes}: {first_line(error)}"
+            if "out of memory" in message.lower() or "failed to allocate" in message.lower():
+                raise OutOfMemoryError(f"{message} End other programs on the device (nvidia-smi lists them), or give "
+                                       "less at once (max_tokens).") from error  # fmt: skip
+            raise EngineError(message) from error
 
     def prepare(self, call: Call) -> Execution:
         raise EngineError("ONNX Runtime captures CUDA graphs by itself.")
@@ -98,24 +102,6 @@ class OnnxRuntimeEngine:
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(number))
         return options
-
-
-def profile_options(profiles: Mapping[str, Any]) -> dict[str, str]:
-    """Options of the TensorRT provider for profiles: `trt_profile_{min,opt,max}_shapes`, "name:1x8,name:1x16,…".
-
-    Args:
-        profiles: input → its (smallest, optimal, largest) shape in each profile.
-    """
-    return {
-        f"trt_profile_{which}_shapes": ",".join(
-            f"{name}:{'x'.join(map(str, shapes[i]))}" for name, ranges in profiles.items() for shapes in ranges
-        )
-        for i, which in enumerate(("min", "opt", "max"))
-    }
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].strip()
 
 
 def _tensor(item: Any) -> Tensor:

@@ -54,14 +54,16 @@ class GpuSession:
         self.pool = BlockPool(device)
         self.lock = RLock()
         self.past = tuple(tensor for tensor in engine.inputs if tensor.name.startswith(PAST))
+        outputs = {tensor.name: tensor for tensor in engine.outputs}
+        self._present = [outputs[tensor.name.replace(PAST, PRESENT, 1)] for tensor in self.past]
         self._engine = engine
         self._buckets = buckets
         self._profiles = engine.profiles or (ANY_SHAPE,)
         self._graphs = GraphPool(engine, device, graphs) if graphs else None
         self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else engine.enqueue
         weakref.finalize(self, _close, self._graphs, engine, device)
-        self._in = Arena(device, buffer_size(_small(engine.inputs), engine.profiles), mirrored=True)
-        self._out = Arena(device, buffer_size(_small(engine.outputs), engine.profiles), mirrored=True)
+        self._in = Arena(device, buffer_size(_small(engine.inputs), engine.profiles))
+        self._out = Arena(device, buffer_size(_small(engine.outputs), engine.profiles))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -122,15 +124,18 @@ class GpuSession:
         addresses = self._send(sent, arrays, dims, bucket)
         addresses |= {name: slab.layout.address(slab.base, held[name].index) for name, slab in slabs.items()}
 
-        staying = [tensor for tensor in self._engine.outputs if held and tensor.name.startswith(PRESENT)]
+        staying = self._present if held else []
         back = [tensor for tensor in self._engine.outputs if tensor not in staying]
         regions, size = plan_buffer(back, bucket)
         self._out.reserve(size)
         addresses |= {name: self._out.address + region.offset for name, region in regions.items()}
-        present = self._present(staying, dims, bucket) if staying else {}
-        for name, array in present.items():
-            assert array.slab is not None
-            addresses[name] = array.slab.layout.address(array.slab.base, array.index)
+        present: dict[str, DeviceArray] = {}
+        if staying:
+            layout = self._layout(bucket["batch"], bucket["sequence"])
+            block = Block(self.pool, layout.nbytes, zero=False)
+            for i, tensor in enumerate(staying):
+                present[tensor.name] = DeviceArray(tensor.shape(dims), Slab(block.address, layout), i, block)
+                addresses[tensor.name] = layout.address(block.address, i)
 
         self._enqueue(
             Call(
@@ -145,6 +150,7 @@ class GpuSession:
         """Copy inputs to the device, all at once; their addresses."""
         regions, size = plan_buffer(tensors, bucket)
         self._in.reserve(size)
+        self._in.reserve_host(size)
         for tensor in tensors:
             region = regions[tensor.name]
             fill(tensor, arrays[tensor.name], dims, bucket, self._in.host[region.offset :][: region.size])
@@ -155,11 +161,11 @@ class GpuSession:
         self, tensors: Sequence[Tensor], regions: Mapping[str, Region], dims: Dims, bucket: Dims
     ) -> dict[str, Array]:
         """Copy outputs from the device, but not the padded rows behind, and wait for them."""
+        self._out.reserve_host(max((region.offset + region.size for region in regions.values()), default=0))
         for tensor in tensors:
             first = next(iter(tensor.axes), 1)
-            rows, padded = (1, 1) if isinstance(first, int) else (size_of(first, dims), size_of(first, bucket))
             region = regions[tensor.name]
-            size = region.size // max(padded, 1) * rows
+            size = region.size // max(size_of(first, bucket), 1) * size_of(first, dims)
             self.device.copy_out(self._out.host[region.offset :][:size], self._out.address + region.offset)
         self.device.synchronize()
         found = {}
@@ -167,14 +173,6 @@ class GpuSession:
             region = regions[tensor.name]
             found[tensor.name] = cut(tensor, self._out.host[region.offset :][: region.size], dims, bucket)
         return found
-
-    def _present(self, tensors: Sequence[Tensor], dims: Dims, bucket: Dims) -> dict[str, DeviceArray]:
-        """Room for the keys and values of new tokens, in the order of the past's."""
-        layout = self._layout(bucket["batch"], bucket["sequence"])
-        block = Block(self.pool, layout.nbytes, zero=False)
-        order = {tensor.name.replace(PAST, PRESENT, 1): i for i, tensor in enumerate(self.past)}
-        slab = Slab(block.address, layout)
-        return {tensor.name: DeviceArray(tensor.shape(dims), slab, order[tensor.name], block) for tensor in tensors}
 
 
 def _host_array(value: Any, tensor: Tensor) -> Array:
@@ -192,9 +190,10 @@ def _small(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _close(graphs: GraphPool | None, engine: Engine, device: Device) -> None:
     with suppress(EngineError):  # a device that failed for good gives nothing back
-        device.activate()
-        device.synchronize()
-        if graphs is not None:
-            graphs.clear()
+        if not device.closed:
+            device.activate()
+            device.synchronize()
+            if graphs is not None:
+                graphs.clear()
         engine.close()
         device.close()

@@ -1,0 +1,74 @@
+"""`onnxruntime` as if it had a GPU: providers that it lacks compute on the CPU, on addresses of the host."""
+
+# ruff: noqa: N802
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import onnxruntime
+
+NAMES = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+class _Binding:
+    def __init__(self, binding: Any) -> None:
+        self.real = binding
+
+    def bind_input(self, name: str, kind: str, *rest: Any) -> None:
+        assert kind == "cuda"
+        self.real.bind_input(name, "cpu", *rest)
+
+    def bind_output(self, name: str, kind: str, *rest: Any) -> None:
+        assert kind == "cuda"
+        self.real.bind_output(name, "cpu", *rest)
+
+
+class _Session:
+    def __init__(self, module: FakeOnnxRuntime, path: str, options: Any, providers: list[Any]) -> None:
+        self._module = module
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._providers = [item if isinstance(item, str) else item[0] for item in providers]
+        self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+
+    def get_providers(self) -> list[str]:
+        return [name for name in self._providers if name in self._module.starting]
+
+    def disable_fallback(self) -> None:
+        self._module.fallback_disabled = True
+
+    def io_binding(self) -> _Binding:
+        self._module.bindings += 1
+        return _Binding(self._session.io_binding())
+
+    def run_with_iobinding(self, binding: _Binding, options: Any) -> None:
+        self._module.runs += 1
+        self._module.graph_ids[options.get_run_config_entry("gpu_graph_id") if options else None] += 1
+        if self._module.failure:
+            raise RuntimeError(self._module.failure)
+        self._session.run_with_iobinding(binding.real)
+
+
+class FakeOnnxRuntime:
+    """The module; `starting` are the providers that start, and the rest tells what was done."""
+
+    SessionOptions = onnxruntime.SessionOptions
+    RunOptions = onnxruntime.RunOptions
+
+    def __init__(self) -> None:
+        self.starting = list(NAMES)
+        self.providers: list[Any] = []
+        self.fallback_disabled = False
+        self.failure: str | None = None
+        self.bindings = self.runs = 0
+        self.graph_ids: Counter[str | None] = Counter()
+
+    def get_available_providers(self) -> list[str]:
+        return NAMES
+
+    def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:
+        self.providers = providers
+        if providers == ["CPUExecutionProvider"]:
+            return onnxruntime.InferenceSession(path, options, providers=providers)
+        return _Session(self, path, options, providers)

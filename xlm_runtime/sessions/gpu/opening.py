@@ -1,0 +1,168 @@
+"""Opens sessions on a GPU: finds the engine, checks what it needs, and says what is missing."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph
+from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineStamp, find_stamps
+from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
+from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine
+from xlm_runtime.sessions.gpu.options import GpuOptions
+from xlm_runtime.sessions.gpu.planning import Profile
+from xlm_runtime.sessions.gpu.session import GpuSession
+from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
+from xlm_runtime.sessions.gpu.tensorrt_provider import plan_profiles, provider_options
+from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
+
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+def open_engine(path: Path, options: GpuOptions) -> GpuSession:
+    """provider="tensorrt": an engine that was built from the bundle's graph `path`, or the plan `path` itself.
+
+    Raises:
+        EngineError: no engine fits, with the command that builds one; no device, or an unfit driver.
+        MissingExtraError: a package is missing.
+    """
+    plan = path if path.suffix == ".plan" else None
+    bundle = Bundle.load(path.parent.parent if plan else path.parent)
+    stamps = (
+        [EngineStamp.load(plan.with_suffix(".json"))]
+        if plan
+        else engines_of(bundle, graph=path.name, name=options.engine)
+    )
+    device = CudaDevice(options.device, "provider='tensorrt'", "tensorrt")
+    try:
+        stamp, trt = _fitting(bundle, stamps, device.architecture)
+        file = bundle.folder / stamp.plan
+        kernels = _cache_folder(bundle, options) / f"{file.stem}.{device.architecture}.kernels"
+        engine = TensorRTEngine(trt, file, stamp, device, kernels)
+        graphs = 0 if options.cuda_graphs is False else options.max_graphs
+        return GpuSession(engine, device, buckets=bool(graphs), graphs=graphs)
+    except BaseException:
+        device.close()
+        raise
+
+
+def engines_of(
+    bundle: Bundle, *, graph: str | None = None, name: str | None = None, precision: str | None = None
+) -> list[EngineStamp]:
+    """The stamps of a bundle's engines.
+
+    Args:
+        graph: only engines that were built from this file.
+        name: only the engine of this name.
+        precision: only engines in this precision.
+
+    Raises:
+        EngineError: there is none.
+    """
+    stamps = find_stamps(bundle)
+    fitting = [
+        stamp
+        for stamp in stamps
+        if graph in (None, stamp.graph)
+        and name in (None, Path(stamp.plan).stem)
+        and precision in (None, stamp.precision)
+    ]
+    if fitting:
+        return fitting
+    asked = [f"'{name}'"] if name else []
+    asked += [f"in precision '{precision}'"] if precision else []
+    asked += [f"for '{graph}'"] if graph else []
+    there = ", ".join(f"{Path(stamp.plan).stem} ({stamp.precision}, from {stamp.graph})" for stamp in stamps)
+    raise EngineError(
+        f"The bundle '{bundle.folder}' has no engine {' '.join(asked)}".rstrip()
+        + (f", only {there}" if there else "")
+        + f". Build one: xlm-export engine {bundle.folder} --flavor tensorrt --precision {precision or 'fp16'}"
+    )
+
+
+def _fitting(bundle: Bundle, stamps: list[EngineStamp], architecture: str) -> tuple[EngineStamp, Any]:
+    """The first engine that this machine can load, and the module that does.
+
+    Raises:
+        EngineError: the first one's misfit, where none fits.
+    """
+    failure: Exception | None = None
+    for stamp in stamps:
+        try:
+            trt = _import_tensorrt(stamp)
+            stamp.check(bundle, stamp.flavor, trt.__version__, architecture)
+            return stamp, trt
+        except (EngineError, MissingExtraError) as error:
+            failure = failure or error
+    raise failure or EngineError(f"The bundle '{bundle.folder}' has no engine.")
+
+
+def _import_tensorrt(stamp: EngineStamp) -> Any:
+    if stamp.flavor not in _MODULES:
+        raise EngineError(f"The engine '{stamp.plan}' is of the unknown flavor '{stamp.flavor}'; upgrade xlm-onnx.")
+    module = _MODULES[stamp.flavor]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if stamp.flavor == "tensorrt-rtx":
+            raise MissingExtraError("tensorrt-rtx", "tensorrt", f"The engine '{stamp.plan}'") from error
+        raise EngineError(
+            f"The engine '{stamp.plan}' needs TensorRT {stamp.version}, which is not installed: "
+            f"pip install tensorrt=={stamp.version}"
+        ) from error
+
+
+def open_onnxruntime(path: Path, provider: str, threads: int, options: GpuOptions) -> GpuSession:
+    """provider="cuda" and "tensorrt-ep": a graph in ONNX Runtime, with its inputs and outputs on the device.
+
+    Raises:
+        InputError: an option that the provider does not have.
+        EngineError: this onnxruntime lacks the provider or cannot start it; no device, or an unfit driver.
+        MissingExtraError: a package is missing.
+    """
+    if provider == "tensorrt-ep" and options.cuda_graphs:
+        raise InputError("provider='tensorrt-ep' captures no CUDA graphs; use provider='tensorrt', or leave them out.")
+    onnxruntime = import_onnxruntime(provider)
+    device = CudaDevice(options.device, f"provider='{provider}'", "gpu")
+    try:
+        common = {"device_id": str(options.device), "user_compute_stream": str(device.stream)}
+        # with "same as requested" the arena grows by what a call needs, not to the next power of two
+        cuda = common | {"arena_extend_strategy": "kSameAsRequested"}
+        profiles: tuple[Profile, ...] = ()
+        providers: list[Any] = [("CUDAExecutionProvider", cuda)]
+        if provider == "tensorrt-ep":
+            bundle = _bundle_of(path)
+            graph = _graph_of(bundle, path.name)
+            profiles, shapes = plan_profiles(graph, bundle.config, options.profiles)
+            own = provider_options(graph, shapes, _cache_folder(bundle, options))
+            providers.insert(0, ("TensorrtExecutionProvider", common | own))
+        elif options.cuda_graphs:
+            cuda["enable_cuda_graph"] = "1"
+        session = open_inference_session(onnxruntime, path, provider, providers, threads)
+        graphs = options.max_graphs if options.cuda_graphs else 0
+        engine = OnnxRuntimeEngine(onnxruntime, session, device, name=path.name, profiles=profiles, graphs=graphs)
+        return GpuSession(engine, device, buckets=bool(graphs), graphs=0)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _bundle_of(path: Path) -> Bundle:
+    if not (path.parent / BUNDLE_FILE).is_file():
+        raise EngineError(f"provider='tensorrt-ep' reads the shapes of '{path}' from a bundle, but no {BUNDLE_FILE} "
+                          "lies beside it; use provider='cuda'.")  # fmt: skip
+    return Bundle.load(path.parent)
+
+
+def _graph_of(bundle: Bundle, file: str) -> Graph:
+    for graph in bundle.graphs:
+        if graph.file == file:
+            return graph
+    there = ", ".join(graph.file for graph in bundle.graphs)
+    raise EngineError(f"The bundle '{bundle.folder}' has no graph '{file}'; it has {there}.")
+
+
+def _cache_folder(bundle: Bundle, options: GpuOptions) -> Path:
+    return bundle.folder / ENGINES_FOLDER if options.engine_cache is None else Path(options.engine_cache)

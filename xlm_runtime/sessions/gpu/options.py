@@ -1,0 +1,42 @@
+"""What may be asked of sessions on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlm_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Options of the providers cuda, tensorrt and tensorrt-ep.
+
+    Args:
+        device: number of the CUDA device.
+        cuda_graphs: capture calls and replay them, with inputs padded to a few sizes. By default on for tensorrt, off
+            for cuda; tensorrt-ep has none.
+        max_graphs: most graphs at a time; each takes some device memory.
+        engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
+        profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
+        engine_cache: folder for what is built on this machine, engines of tensorrt-ep and kernels of TensorRT-RTX; by
+            default the bundle's `engines`.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    device: int = 0
+    cuda_graphs: bool | None = None
+    max_graphs: int = 32
+    engine: str | None = None
+    profiles: tuple[tuple[int, int], ...] = ((1, 128), (8, 512), (32, 128))
+    engine_cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.device < 0:
+            raise InputError(f"device is {self.device}; expected the number of a CUDA device, 0 or more.")
+        if self.max_graphs < 1:
+            raise InputError(f"max_graphs is {self.max_graphs}; expected a positive number (or cuda_graphs=False).")
+        if not self.profiles or min(min(pair) for pair in self.profiles) < 1:
+            raise InputError(f"profiles is {self.profiles}; expected pairs of a largest batch and a largest sequence.")
