@@ -1,0 +1,214 @@
+"""The command line, what a run needs on disk, and whole runs on tiny models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as dispatch
+from benchmarks.cpu import our_specs
+from benchmarks.gpu import gpu_workloads, require_device
+from benchmarks.machine import OtherWork, describe
+from benchmarks.prepare import Prepared, only_graph
+from benchmarks.process import ROOT, ContenderError, Worker
+from benchmarks.protocol import Spec
+from benchmarks.suite import choose_peers, choose_workloads
+from benchmarks.texts import TextSampler
+from benchmarks.workloads import CPU_WORKLOADS
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.pipelines import pipeline
+from xlm_runtime.tokenization import XLMTokenizer
+
+Bundles = Callable[[str], Path]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("suite", dispatch.SUITES)
+def test_every_suite_is_a_module_with_a_main(suite: str) -> None:
+    text = (ROOT / "benchmarks" / f"{suite}.py").read_text(encoding="utf-8")
+    assert "def main() -> None:" in text
+    assert 'if __name__ == "__main__":\n    main()' in text
+
+
+def test_unknown_suite() -> None:
+    done = run("cpus")
+    assert done.returncode == 2
+    assert "Unknown suite 'cpus'" in done.stderr
+    assert "question_answering" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "mixed,long"), "Unknown workload 'long'; expected some of 1x16"),
+        (("--rounds", "0"), "--rounds is 0; expected a positive number."),
+        (("--threads", "4096"), "--threads is 4096, but this process may use"),
+        (("--render", "none.jsonl"), "The report 'none.jsonl' cannot be drawn"),
+    ],
+)
+def test_mistakes_get_one_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run("cpu", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_choices() -> None:
+    assert [w.name for w in choose_workloads(CPU_WORKLOADS, "mixed, 1x16")] == ["1x16", "mixed"]
+    specs = [
+        Spec(name, side, "k", {}) for name, side in (("a b", "peer"), ("ab", "peer"), ("c", "ours"), ("d", "bound"))
+    ]
+    assert [spec.name for spec in choose_peers(specs, "a ")] == ["a b", "ab", "c", "d"]
+    assert [spec.name for spec in choose_peers(specs, "ab")] == ["ab", "c", "d"]
+    assert [spec.name for spec in choose_peers(specs, "")] == ["c", "d"]
+    assert choose_peers(specs, None) == specs
+    with pytest.raises(SystemExit, match="No peer's name begins with 'x'; there are a b, ab"):
+        choose_peers(specs, "x")
+
+
+def test_a_report_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text("", encoding="utf-8")
+    done = run("cpu", "--output", str(tmp_path / "r"))
+    assert done.returncode == 1
+    assert "is already there" in done.stderr
+
+
+def test_no_gpu_is_one_clear_error() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="No GPU: torch finds no CUDA device"):
+        require_device("cuda")
+    require_device("cpu")
+
+
+def test_gpu_workloads_are_those_of_the_protocol() -> None:
+    names = [workload.name for workload in gpu_workloads(quick=False)]
+    for rows in (1, 8, 32):
+        for tokens in (16, 128, 384):
+            assert {f"{rows}x{tokens}", f"text {rows}x{tokens}"} <= set(names)
+    assert {"mixed", "text mixed", "generate 1", "generate 8"} <= set(names)
+    assert len(names) == len(set(names)) == 22
+
+
+def test_machine() -> None:
+    found = describe()
+    assert found["cpus"] >= 1
+    assert found["versions"]["numpy"] == np.__version__
+    other = OtherWork()
+    sum(range(10**6))
+    assert 0 <= other.look() <= found["cpus"] + 0.5
+
+
+def test_texts_have_exactly_their_tokens(bundles: Bundles) -> None:
+    tokenizer = XLMTokenizer.from_pretrained(bundles("text-classification"))
+    rng = np.random.default_rng(0)
+    texts = TextSampler(tokenizer, rng)
+    for tokens in (3, 4, 16, 50):
+        text = texts.draw(tokens, rng)
+        assert len(tokenizer(text)["input_ids"]) == tokens
+    assert texts.draw(30, rng) != texts.draw(30, rng)
+
+
+def test_only_graph_is_a_bundle_that_answers_the_same(bundles: Bundles, tmp_path: Path) -> None:
+    folder = bundles("text-classification")
+    bundle = Bundle.load(folder)
+    view = only_graph(bundle, bundle.graphs[0], tmp_path)
+    text = "The old lighthouse stands at the edge of the small town."
+    Bundle.load(view).check_files()
+    assert Bundle.load(view).graphs == (bundle.graphs[0],)
+    expected, found = (pipeline("text-classification", path)(text, top_k=None) for path in (folder, view))
+    assert found == expected
+
+
+def test_every_graph_of_a_bundle_becomes_a_contender(bundles: Bundles, tmp_path: Path) -> None:
+    """A graph that another one made appears by itself, once, and where a provider cannot take it, not at all."""
+    folder = bundles("text-classification")
+    made = Prepared("text-classification", tmp_path, {"padded fp32": folder, "again": folder})
+    names = [spec.name for spec in our_specs(made, [], tmp_path / "views")]
+    assert names == ["ours padded fp32, ORT"]  # OpenVINO with it is the peer of that name
+    values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in values["files"]:
+        (copy / name).write_bytes((folder / name).read_bytes())
+    more = dict(values["graphs"][0], file="model.int8.onnx", precision="int8")
+    own = dict(values["graphs"][0], file="model.ov.onnx", precision="int8", engine="openvino")
+    values["graphs"] += [more, own]
+    for name in ("model.int8.onnx", "model.ov.onnx"):
+        (copy / name).write_bytes(name.encode())
+        values["files"][name] = name  # a digest of its own
+    (copy / "bundle.json").write_text(json.dumps(values), encoding="utf-8")
+    names = [spec.name for spec in our_specs(made, [copy], tmp_path / "views")]
+    assert names[1:] == [
+        "ours copy model.int8, ORT", "ours copy model.int8, OV", "ours copy model.ov, OV",
+    ]  # fmt: skip
+
+
+def test_worker_says_why_it_failed(tmp_path: Path) -> None:
+    options = {"file": str(tmp_path / "none.onnx"), "engine": "onnxruntime", "precision": "f32"}
+    with pytest.raises(ContenderError, match=r"none\.onnx"):
+        Worker("graph_model", options, threads=1, cpus=[], log=tmp_path / "log", timeout=100)
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
+    """Two peers, two workloads: everything is measured, correct, and in the report."""
+    done = run(
+        "cpu", "--quick", "--threads", "1", "--layers", "1", "--dim", "64", "--vocab", "300", "--rounds", "2",
+        "--only", "mixed,fill-mask", "--peers", "transformers fp32,OpenVINO fp32", "--work", str(tmp_path / "work"),
+        "--output", str(tmp_path / "report"), "--optimum", str(tmp_path / "none"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert found["finished"]
+    assert [item["name"] for item in found["workloads"]] == ["mixed", "fill-mask"]
+    expected = {"transformers fp32", "OpenVINO fp32", "ours padded fp32, ORT", "bound fp32", "bound bf16", "bound int8"}
+    for workload in found["workloads"]:
+        assert expected <= {row["contender"] for row in workload["rows"]}
+        assert all(row["seconds"]["n"] >= 2 for row in workload["rows"])
+        assert workload["ratios"]["best_peer"] > 0
+    exact = [item for item in found["contenders"] if item["name"] in ("OpenVINO fp32", "ours padded fp32, ORT")]
+    assert len(exact) == 4
+    for item in exact:
+        assert item["check"]["max_difference"] < 1e-4
+        assert item["check"]["agreement"] == 1
+        assert item["first_answer"]["median"] > 0
+        assert item["peak_mb"] >= item["rss_mb"] * 0.5 > 0
+    assert "optimum" in dict(found["missing"])
+    for ending in (".md", ".png", ".svg", "-start.png"):
+        assert (tmp_path / f"report{ending}").stat().st_size > 500
+
+
+@pytest.mark.slow
+def test_every_path_of_the_gpu_suite_on_the_cpu(tmp_path: Path) -> None:
+    """The suite itself, with the CPU in place of a card."""
+    done = run(
+        "gpu", "--quick", "--device", "cpu", "--threads", "1", "--layers", "1", "--rounds", "1",
+        "--only", "1x8,mixed,text 1x8,text mixed,generate 1,generate 8", "--peers", "transformers,torch SDPA fp16",
+        "--work", str(tmp_path / "work"), "--output", str(tmp_path / "report"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert not found["failed"]
+    assert len(found["workloads"]) == 6
+    for workload in found["workloads"]:
+        names = {row["contender"] for row in workload["rows"]}
+        assert {"transformers fp16", "torch SDPA fp16", "ours cuda"} <= names
+        assert any(name.startswith("bound, ") for name in names)
+    checks = [item["check"] for item in found["contenders"] if "check" in item]
+    assert len(checks) == 3
+    assert all(check["max_difference"] < 0.05 for check in checks)
+    generated = next(item for item in found["workloads"] if item["name"] == "generate 8")
+    assert {row["new_tokens"] for row in generated["rows"] if row["side"] != "bound"} == {32}
+    assert found["rate_tera"]["median"] > 0
