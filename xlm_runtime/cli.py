@@ -127,7 +127,8 @@ def _run_task(args: argparse.Namespace) -> int:
         if getattr(args, "stream", False):
             cli_text_generation.stream(pipe, inputs, options)
             return 0
-        for answer in _answers(pipe, _noting(inputs, shown), options, args.unbuffered or sys.stdin.isatty()):
+        answering = pipe.score if getattr(args, "score", False) else pipe
+        for answer in _answers(answering, _noting(inputs, shown), options, args.unbuffered or sys.stdin.isatty()):
             text = shown.popleft()
             if args.json:
                 print(json.dumps(answer, ensure_ascii=False, default=_plain))
@@ -144,12 +145,13 @@ def _run_task(args: argparse.Namespace) -> int:
     return 0
 
 
-def _answers(pipe: Any, inputs: Iterator[Any], options: dict[str, Any], one_by_one: bool) -> Iterator[Any]:
+def _answers(answering: Any, inputs: Iterator[Any], options: dict[str, Any], one_by_one: bool) -> Iterator[Any]:
+    """`answering` is a pipeline, or another of its methods that takes one input or many."""
     if one_by_one:
         for item in inputs:
-            yield pipe(item, **options)
+            yield answering(item, **options)
     else:
-        yield from pipe(inputs, **options)
+        yield from answering(inputs, **options)
 
 
 def _noting(inputs: Iterable[Any], shown: deque[Any]) -> Iterator[Any]:
@@ -246,7 +248,7 @@ COMMANDS = {
         cli_tables.mask_rows,
     ),
     "text-generation": Command(
-        "text that continues prompts",
+        "text that continues prompts; with --score how probable texts are",
         cli_text_generation.add_options,
         lambda args: {"lang": args.lang, **cli_text_generation.read_options(args)},
         cli_text_generation.answer_rows,

@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--return-scores", action="store_true", help="also the score; tokens' log-probabilities in JSON"
     )
     parser.add_argument("--stream", action="store_true", help="print text as it is generated")
+    parser.add_argument(
+        "--score",
+        action="store_true",
+        help="generate nothing: perplexity of the texts, and each token's log-probability",
+    )
 
 
 def read_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -61,10 +66,21 @@ def read_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.stream and args.json:
         raise InputError("--stream prints bare text, --json one value a line; choose one.")
     flags = {"do_sample": args.sample, "ignore_eos": args.ignore_eos, "return_scores": args.return_scores}
+    if args.score:
+        others = [name for name, is_set in {**flags, **given, "stream": args.stream}.items() if is_set]
+        if others:
+            named = ", ".join("--" + ("sample" if name == "do_sample" else name.replace("_", "-")) for name in others)
+            raise InputError(f"--score reads texts and generates none; leave out {named}.")
+        return {"prompt_start": args.prompt_start}
     return {"options": GenerationOptions(**flags, **given), "prompt_start": args.prompt_start}
 
 
 def answer_rows(answer: Any) -> Rows:
+    """Rows of a table: score (where asked for), ending and text of each result; of a scored text its tokens."""
+    if "perplexity" in answer:
+        tokens = zip(answer["token_log_probs"], answer["tokens"], strict=True)
+        rows = [[f"{log_prob:.4f}", token] for log_prob, token in tokens]
+        return [[f"{answer['perplexity']:.4f}", f"perplexity of {len(rows)} tokens"], *rows]
     results = answer if isinstance(answer, list) else [answer]
     scores = [[f"{result['score']:.4f}"] if "score" in result else [] for result in results]
     return [[*score, result["ending"], result["generated_text"]] for score, result in zip(scores, results, strict=True)]

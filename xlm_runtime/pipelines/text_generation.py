@@ -43,10 +43,11 @@ class GeneratedText(_Scores):
 
 
 class TextScore(TypedDict):
-    """How probable a text is: its ids behind the start token, their log-probabilities, the sum, and perplexity,
-    exp(-mean)."""
+    """How probable a text is: its ids behind the start token and their names, their log-probabilities, the sum, and
+    perplexity, exp(-mean)."""
 
     ids: list[int]
+    tokens: list[str]
     token_log_probs: list[float]
     log_likelihood: float
     perplexity: float
@@ -167,7 +168,7 @@ class TextGenerationPipeline:
                 found = score_cached(self.model, prompts)
             else:
                 found = score_recomputed(self.model, prompts, self._mask_id, self.model.batching.max_tokens)
-            return [_text_score(prompt, values) for prompt, values in zip(prompts, found, strict=True)]
+            return [self._text_score(row.prompt.input_ids[1:], each) for row, each in zip(batch, found, strict=True)]
 
         def answer(items: Iterator[TextItem]) -> Iterator[TextScore]:
             groups = ([encode(item)] for item in items)
@@ -229,6 +230,17 @@ class TextGenerationPipeline:
             result["token_log_probs"] = sequence.log_probs
         return result
 
+    def _text_score(self, ids: list[int], log_probs: list[float]) -> TextScore:
+        total = math.fsum(log_probs)
+        mean = total / len(log_probs)
+        return {
+            "ids": ids,
+            "tokens": self.model.tokenizer.vocabulary.tokens(ids),
+            "token_log_probs": log_probs,
+            "log_likelihood": total,
+            "perplexity": math.exp(-mean) if mean > -700 else math.inf,
+        }
+
     def _text(self, ids: list[int]) -> str:
         decode = self.model.tokenizer.decode
         return str(decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -274,14 +286,3 @@ def _as_tuple(ids: int | Sequence[int] | None) -> tuple[int, ...]:
     if ids is None:
         return ()
     return (ids,) if isinstance(ids, int) else tuple(ids)
-
-
-def _text_score(prompt: Prompt, log_probs: list[float]) -> TextScore:
-    total = math.fsum(log_probs)
-    mean = total / len(log_probs)
-    return {
-        "ids": prompt.input_ids[1:],
-        "token_log_probs": log_probs,
-        "log_likelihood": total,
-        "perplexity": math.exp(-mean) if mean > -700 else math.inf,
-    }
