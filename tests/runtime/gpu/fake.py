@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlm_runtime.sessions.gpu.device import Bytes, CapturedGraph, OutOfMemoryError
-from xlm_runtime.sessions.gpu.engine import Call
-from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine
-from xlm_runtime.sessions.gpu.planning import ALIGNMENT, Profile, Tensor
-from xlm_runtime.sessions.gpu.session import GpuSession
+from xlm_runtime.sessions.gpu.planning import ALIGNMENT
 from xlm_runtime.sessions.gpu.slabs import Copy2D
 
 JUNK = 0xFF  # what new memory holds: NaN in every floating-point type
@@ -116,60 +112,3 @@ class FakeDevice:
             step()
         else:
             self._recording.append(step)
-
-
-class FakeExecution:
-    def __init__(self, engine: FakeEngine, call: Call) -> None:
-        self.capturable = True
-        self._engine, self._call = engine, call
-
-    def enqueue(self) -> None:
-        self._engine.execute(self._call)
-
-
-class FakeEngine(OnnxRuntimeEngine):
-    """Computes a graph with ONNX Runtime on the CPU, from and to addresses, under a TensorRT engine's restrictions."""
-
-    def __init__(self, onnxruntime: Any, session: Any, device: FakeDevice, *, profiles: tuple[Profile, ...]) -> None:
-        super().__init__(onnxruntime, session, device, name="fake", profiles=profiles)
-        self.calls: list[Call] = []
-        self.fake = device
-
-    def enqueue(self, call: Call) -> None:
-        self.execute(call)
-
-    def prepare(self, call: Call) -> FakeExecution:
-        return FakeExecution(self, call)
-
-    def execute(self, call: Call) -> None:
-        profile = self.profiles[call.profile]
-        for tensor, binding in zip((*self.inputs, *self.outputs), (*call.inputs, *call.outputs), strict=True):
-            assert binding.name == tensor.name
-            assert binding.address % ALIGNMENT == 0
-            self.fake.bytes_at(binding.address, int(np.prod(binding.shape)) * tensor.storage.itemsize)
-        for tensor, binding in zip(self.inputs, call.inputs, strict=True):
-            for low, size, high in zip(
-                tensor.shape(profile.low), binding.shape, tensor.shape(profile.high), strict=True
-            ):
-                assert low <= size <= high, f"{binding} is outside of {profile}"
-        self.calls.append(call)
-        super_enqueue = super().enqueue
-        self.fake._do(lambda: super_enqueue(call))
-
-
-def open_fake(
-    graph: Path, profiles: tuple[Profile, ...], *, buckets: bool = True, graphs: int = 8, memory: int = 1 << 30
-) -> tuple[GpuSession, FakeEngine, FakeDevice]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_mem_pattern = False
-    device = FakeDevice(memory)
-    opened = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    engine = FakeEngine(onnxruntime, opened, device, profiles=profiles)
-    return GpuSession(engine, device, buckets=buckets, graphs=graphs), engine, device
-
-
-def profile(tensors: tuple[Tensor, ...], index: int, low: dict[str, int], high: dict[str, int]) -> Profile:
-    return Profile(index, f"profile {index}", low, high)

@@ -89,6 +89,36 @@ class FakeContext:
         return True
 
 
+class FakeRuntimeCache:
+    """Kernels that were compiled."""
+
+    def __init__(self) -> None:
+        self.kernels = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.kernels = blob
+        return True
+
+    def serialize(self) -> bytes:
+        return self.kernels or b"kernels"
+
+
+class FakeRuntimeConfig:
+    def __init__(self) -> None:
+        self.strategy: str | None = None
+        self.cache: FakeRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> FakeRuntimeCache:
+        return FakeRuntimeCache()
+
+    def set_runtime_cache(self, cache: FakeRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
 class FakeEngine:
     def __init__(self, path: Path, profiles: list[Any], errors: Any, runtime: FakeRuntime) -> None:
         import onnxruntime
@@ -126,8 +156,11 @@ class FakeEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size if isinstance(size, int) else -1 for size in self._items[name].shape)
 
-    def create_execution_context(self, strategy: str) -> FakeContext:
-        assert strategy == "managed"
+    def create_runtime_config(self) -> FakeRuntimeConfig:
+        return FakeRuntimeConfig()
+
+    def create_execution_context(self, strategy: Any) -> FakeContext:
+        assert strategy == "managed" or (strategy.strategy == "managed" and strategy.cache is not None)
         self.contexts.append(FakeContext(self))
         return self.contexts[-1]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.runtime.gpu.fake_cuda import FakeRuntime, cudaError_t
-from tests.runtime.gpu.fake_tensorrt import FakeTensorRT
+from tests.runtime.gpu.fake_tensorrt import FakeContext, FakeTensorRT
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, GenerationOptions, GpuOptions, InputError, MissingExtraError, pipeline
 from xlm_runtime.sessions import open_session
@@ -153,6 +153,42 @@ def test_the_graph_used_longest_ago_gives_way(engine_bundle: Engines, cuda: Fake
     assert cuda.calls.count("cudaGraphLaunch") == launched + 1, "of the other two the later one is still there"
     session.run(batch(1, 8))
     assert cuda.calls.count("cudaGraphLaunch") == launched + 1
+
+
+def test_a_context_that_cannot_be_captured_yet(
+    engine_bundle: Engines, cuda: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT-RTX compiles kernels beside the first runs; until then they run as they are."""
+    ready = [False, False, True]
+    monkeypatch.setattr(FakeContext, "is_stream_capturable", lambda self, stream: ready.pop(0), raising=False)
+    session = open_session(engine_bundle("text-classification") / "model.onnx", "tensorrt")
+    counts = []
+    for _ in range(7):
+        session.run(batch(1, 8))
+        counts.append(cuda.calls.count("cudaGraphLaunch"))
+    assert counts == [0, 0, 0, 0, 1, 2, 3]
+
+
+def test_tensorrt_rtx_keeps_the_kernels_it_compiles(
+    bundles: Bundles, engine_bundle: Engines, tensorrt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "IRuntimeCache", object, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt)
+    folder = engine_bundle("text-classification", flavor="tensorrt-rtx")
+    expected = pipeline("text-classification", bundles("text-classification"))("Good!")
+    kernels = folder / "engines" / "model.sm80.kernels"
+    for _ in range(2):
+        pipe = pipeline("text-classification", folder, "tensorrt")
+        assert_same(pipe("Good!"), expected)
+        del pipe
+        gc.collect()
+        assert kernels.read_bytes() == b"kernels"
+    elsewhere = folder / "absent" / "folder"
+    pipe = pipeline("text-classification", folder, "tensorrt", gpu=GpuOptions(engine_cache=elsewhere))
+    assert_same(pipe("Good!"), expected)
+    del pipe
+    gc.collect()
+    assert not elsewhere.exists(), "kernels that cannot be kept are no error"
 
 
 def test_memory_is_allocated_once_and_given_back(engine_bundle: Engines, cuda: FakeRuntime) -> None:
