@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.prepare import OPTIMUM, PreparationError, Prepared, Size, only_graph, prepare, prepare_checkpoint
+from benchmarks.prepare import (
+    OPTIMUM,
+    PreparationError,
+    Prepared,
+    Size,
+    code_folder,
+    only_graph,
+    prepare,
+    prepare_checkpoint,
+)
 from benchmarks.protocol import Record, Settings, Spec
 from benchmarks.suite import (
     Phase,
@@ -127,11 +136,11 @@ def make_phase(
 ) -> Phase:
     """The contenders of a task."""
     for name, reason in made.missing.items():
-        record({"kind": "missing", "contender": name, "reason": reason})
+        record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     specs = choose_peers(
         [*bound_specs(config["n_layers"], config["emb_dim"]), *peer_specs(made),
-         *our_specs(made, options.bundle, options.work / "views")],
+         *our_specs(made, options.bundle, made.folder / "views")],
         options.peers,
     )  # fmt: skip
     rng = np.random.default_rng(1)
@@ -172,7 +181,14 @@ def main() -> None:
         found = []
         for task in dict.fromkeys(workload.task for workload in workloads):
             checkpoint = prepare_checkpoint(folder, task, size)
-            made = prepare(folder, task, checkpoint, peers=options.peers != "", optimum=options.optimum, progress=print)
+            made = prepare(
+                code_folder(folder),
+                task,
+                checkpoint,
+                peers=options.peers != "",
+                optimum=options.optimum,
+                progress=print,
+            )
             mine = [workload for workload in workloads if workload.task == task]
             found.append(make_phase(task, made, mine, settings, options, record))
         return found

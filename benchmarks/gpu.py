@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.prepare import FLAVORS, PreparationError, Prepared, Size, only_graph, prepare_checkpoint, prepare_gpu
+from benchmarks.prepare import (
+    FLAVORS,
+    PreparationError,
+    Prepared,
+    Size,
+    code_folder,
+    only_graph,
+    prepare_checkpoint,
+    prepare_gpu,
+)
 from benchmarks.protocol import Record, Settings, Spec
 from benchmarks.suite import (
     Phase,
@@ -135,7 +144,7 @@ def make_phase(
 ) -> Phase:
     """The contenders of a task and their draws."""
     for name, reason in made.missing.items():
-        record({"kind": "missing", "contender": name, "reason": reason})
+        record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     names = {workload.name for workload in workloads}
     fixed_shapes = {name for name in names if not name.endswith("mixed")}
@@ -143,7 +152,7 @@ def make_phase(
     specs = choose_peers(
         [Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
          *peer_specs(made, options.device, options.precision, fixed_shapes, names),
-         *our_specs(made, options.bundle, options.work / "views", options.device)],
+         *our_specs(made, options.bundle, made.folder / "views", options.device)],
         options.peers,
     )  # fmt: skip
     texts = TextSampler(XLMTokenizer.from_pretrained(made.checkpoint), np.random.default_rng(2))
@@ -206,7 +215,9 @@ def main() -> None:
             folder = options.work / size.folder
             checkpoint = prepare_checkpoint(folder, task, size, causal=task == "text-generation")
             on_card = options.device == "cuda"
-            made = prepare_gpu(folder, task, checkpoint, options.precision, engines=on_card, progress=print)
+            made = prepare_gpu(
+                code_folder(folder), task, checkpoint, options.precision, engines=on_card, progress=print
+            )
             mine = [workload for workload in workloads if workload.task == task]
             found.append(make_phase(made, mine, settings, options, record))
         return found

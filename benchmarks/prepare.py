@@ -6,6 +6,7 @@ this version does not have, an environment that is not there) is noted with its 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8-static optimized": (("quantize", "--recipe", "int8-static"), (*OPTIMIZE, "--precision", "int8")),
     "bf16": (("quantize", "--recipe", "bf16"),),
 }
+CODE = "code-"
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
 
@@ -59,10 +61,24 @@ class Prepared:
 
     task: str
     checkpoint: Path
+    folder: Path
     bundles: dict[str, Path] = field(default_factory=dict)
     optimum: Path | None = None
     openvino_int8: Path | None = None
     missing: dict[str, str] = field(default_factory=dict)
+
+
+def code_folder(folder: Path) -> Path:
+    """Where bundles are kept: a folder for this version of the exporter's code; those of other versions are removed."""
+    digest = hashlib.sha256()
+    for package in ("xlm_export", "xlm_runtime"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    target = folder / f"{CODE}{digest.hexdigest()[:12]}"
+    for other in folder.glob(f"{CODE}*"):
+        if other != target:
+            shutil.rmtree(other)
+    return target
 
 
 class PreparationError(Exception):
@@ -96,10 +112,13 @@ def prepare(
 ) -> Prepared:
     """Bundles in every layout and recipe that `xlm-export` offers, and with `peers` also the peers' graphs.
 
+    Args:
+        folder: takes what is made; optimum's export goes beside the checkpoint, since no code of ours makes it.
+
     Raises:
         PreparationError: not even the padded fp32 bundle could be made.
     """
-    made = Prepared(task, checkpoint)
+    made = Prepared(task, checkpoint, folder)
     for layout in LAYOUTS:
         progress(f"export {task}, {layout}")
         name, target = f"{layout} fp32", folder / f"bundle-{task}-{layout}"
@@ -122,7 +141,7 @@ def prepare(
         raise PreparationError(f"The bundle for {task} could not be made: {made.missing['padded fp32']}")
     if peers:
         progress(f"optimum's export, {task}")
-        _prepare_optimum(made, folder / f"optimum-{task}", optimum)
+        _prepare_optimum(made, checkpoint.with_name(f"optimum-{task}"), optimum)
         progress(f"NNCF's int8, {task}")
         _prepare_openvino(made, folder / f"openvino-int8-{task}")
     return made
@@ -136,7 +155,7 @@ def prepare_gpu(
     Raises:
         PreparationError: not even the bundle could be made.
     """
-    made = Prepared(task, checkpoint)
+    made = Prepared(task, checkpoint, folder)
     progress(f"export {task}, {precision}")
     plain = folder / f"bundle-{task}-{precision}"
     command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
@@ -152,7 +171,7 @@ def prepare_gpu(
         copy = folder / f"{plain.name}-{variant}"
         reason = _vary(plain, copy, [step])
         if reason:
-            made.missing[f"ours {variant} ({task})"] = reason
+            made.missing[f"ours {variant}"] = reason
         else:
             made.bundles[variant] = copy
     return made
@@ -160,7 +179,7 @@ def prepare_gpu(
 
 def only_graph(bundle: Bundle, graph: Graph, folder: Path) -> Path:
     """A bundle with links to the same files, whose table of contents names one graph: nothing is left to choose."""
-    target = folder / bundle.folder.parent.name / bundle.folder.name / Path(graph.file).stem
+    target = folder / bundle.folder.name / Path(graph.file).stem
     target.mkdir(parents=True, exist_ok=True)
     needed = bundle.files_of(graph)
     others = {name for item in bundle.graphs for name in bundle.files_of(item)} - set(needed)

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.machine import OtherWork
 from benchmarks.process import ContenderError, Worker
-from benchmarks.workloads import ONE_BY_ONE, Draw, Row, Workload, fixed, useful_ways
+from benchmarks.workloads import ONE_BY_ONE, Draw, Row, TextRow, Workload, fixed, useful_ways
 
 Record = Callable[[dict[str, Any]], None]
 ONE = Workload("first answer", "one sequence", fixed(1, 16))
@@ -139,7 +139,13 @@ class Recorder:
 
 
 def start_all(
-    specs: Sequence[Spec], settings: Settings, log: Path, first: Row, record: Record, *, generate: bool = False
+    specs: Sequence[Spec],
+    settings: Settings,
+    log: Path,
+    first: Row | TextRow,
+    record: Record,
+    *,
+    generate: bool = False,
 ) -> list[Contender]:
     """Start every contender `settings.starts` times in turn, with its first answer; the last process of each stays.
 

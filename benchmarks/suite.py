@@ -39,7 +39,7 @@ class Phase:
     specs: Sequence[Spec]
     workloads: Sequence[Workload]
     sample: Callable[[Workload], Sample]
-    first: Row
+    first: Row | TextRow
     reference: Sequence[Spec]
     references: Sequence[Spec]
     checked: Draw

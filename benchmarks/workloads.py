@@ -44,7 +44,7 @@ class TextRow:
         return self.text
 
 
-Draw = list[list[Row]] | list[list[TextRow]]
+Draw = Sequence[Sequence[Row | TextRow]]
 """Groups of sequences in the order of their arrival: each group is answered before the next one is known."""
 
 

@@ -134,7 +134,7 @@ def test_only_graph_is_a_bundle_that_answers_the_same(bundles: Bundles, tmp_path
 def test_every_graph_of_a_bundle_becomes_a_contender(bundles: Bundles, tmp_path: Path) -> None:
     """A graph that another one made appears by itself, once, and where a provider cannot take it, not at all."""
     folder = bundles("text-classification")
-    made = Prepared("text-classification", tmp_path, {"padded fp32": folder, "again": folder})
+    made = Prepared("text-classification", tmp_path, tmp_path, {"padded fp32": folder, "again": folder})
     names = [spec.name for spec in our_specs(made, [], tmp_path / "views")]
     assert names == ["ours padded fp32, ORT"]  # OpenVINO with it is the peer of that name
     values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         assert item["check"]["agreement"] == 1
         assert item["first_answer"]["median"] > 0
         assert item["peak_mb"] >= item["rss_mb"] * 0.5 > 0
-    assert "optimum" in dict(found["missing"])
+    assert "optimum (text-classification)" in dict(found["missing"])
     for ending in (".md", ".png", ".svg", "-start.png"):
         assert (tmp_path / f"report{ending}").stat().st_size > 500
 
