@@ -20,7 +20,7 @@ from benchmarks.plots import draw_plots
 from benchmarks.process import ROOT, ContenderError
 from benchmarks.protocol import Contender, Record, Recorder, Settings, Spec, check, measure, start_all
 from benchmarks.report import read_report, summarize, write_tables
-from benchmarks.workloads import Draw, Row, Workload
+from benchmarks.workloads import Draw, Row, TextRow, Workload
 
 REPORTS = ROOT / "benchmarks" / "reports"
 Sample = Callable[[np.random.Generator], Draw]
