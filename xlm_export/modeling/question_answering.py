@@ -25,6 +25,15 @@ def mask_scores(scores: Tensor, p_mask: Tensor) -> Tensor:
     return scores.float() * (1 - p_mask) - NOT_AN_ANSWER * p_mask
 
 
+def not_answers(p_mask: Tensor | None, mask: Tensor) -> Tensor:
+    """(batch, sequence) float32 for `mask_scores`: 0 for what can be an answer, 1 for what cannot, 2 for padding.
+
+    So padding takes no part even where no token can be an answer and all are equally likely.
+    """
+    padding = 2 * (~mask).float()
+    return padding if p_mask is None else torch.maximum(p_mask.float(), padding)
+
+
 def top_k(probabilities: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
     """The `k` highest along `dim`, which may be shorter than `k`: the rest have probability 0 at a valid index.
 
@@ -113,7 +122,7 @@ class XLMSQuADHead(nn.Module):
 
         Args:
             hidden: (…, emb_dim) in the `layout`.
-            p_mask: (batch, sequence), 1 for what cannot be an answer, padding included.
+            p_mask: (batch, sequence), what `not_answers` returns.
             cls_index: (batch,).
         """
         start_probabilities = functional.softmax(self.start_logits(hidden, p_mask, layout), dim=-1)
@@ -188,12 +197,11 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
             output_attentions, output_hidden_states,
         )  # fmt: skip
         hidden = output.last_hidden_state
-        padding = (~output.mask).float()
-        not_answers = padding if p_mask is None else torch.maximum(p_mask.float(), padding)
+        forbidden = not_answers(p_mask, output.mask)
         if start_positions is not None and end_positions is not None:
             loss = self.qa_outputs.loss(
                 hidden,
-                not_answers,
+                forbidden,
                 _squeezed(cls_index),
                 start_positions.reshape(-1),
                 end_positions.reshape(-1),
@@ -202,7 +210,7 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
             return XLMForQuestionAnsweringOutput(loss, hidden_states=output.hidden_states, attentions=output.attentions)
         index = last_real_index(output.mask) if cls_index is None else cls_index.reshape(-1)
         start_top, start_index, end_top, end_index, cls_logits = self.qa_outputs(
-            hidden, not_answers, index, PaddedLayout()
+            hidden, forbidden, index, PaddedLayout()
         )
         return XLMForQuestionAnsweringOutput(
             None, start_top, start_index, end_top, end_index, cls_logits, output.hidden_states, output.attentions
@@ -213,8 +221,8 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
         (hidden,) = self.transformer.forward_packed(batch)
         if batch.p_mask is None or batch.cls_index is None:
             raise InputError("A packed batch for the beam head needs p_mask (batch, longest) and cls_index (batch,).")
-        not_answers = torch.maximum(batch.p_mask.float(), (~batch.mask).float())
-        beam: tuple[Tensor, ...] = self.qa_outputs(hidden, not_answers, batch.cls_index, batch.layout)
+        forbidden = not_answers(batch.p_mask, batch.mask)
+        beam: tuple[Tensor, ...] = self.qa_outputs(hidden, forbidden, batch.cls_index, batch.layout)
         return beam
 
 
