@@ -27,19 +27,23 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
     "text-generation": ("XLMWithLMHeadModel", {"causal": True}),
     "text-generation-bidirectional": ("XLMWithLMHeadModel", {}),
 }
+# those that are also there in the packed layout, of the same checkpoint, as `{name}-packed`
+PACKED = tuple(name for name in BUNDLES if not name.startswith("text-generation"))
 
 
 def make_bundle(folder: Path, name: str) -> Path:
     """Write `folder/name`, and the checkpoint it is exported from as `folder/checkpoints/name`."""
-    architecture, options = BUNDLES[name]
-    checkpoint = make_checkpoint(folder / "checkpoints" / name, architecture, list(BUNDLES).index(name), **options)
-    export(checkpoint, folder / name, task="text-generation" if name.startswith("text-generation") else None)
+    plain = name.removesuffix("-packed")
+    architecture, options = BUNDLES[plain]
+    checkpoint = make_checkpoint(folder / "checkpoints" / plain, architecture, list(BUNDLES).index(plain), **options)
+    task = "text-generation" if plain.startswith("text-generation") else None
+    export(checkpoint, folder / name, task=task, layout="padded" if name == plain else "packed")
     return folder / name
 
 
 def make_bundles(folder: Path) -> None:
-    """Write a bundle for every name in `BUNDLES`."""
-    for name in BUNDLES:
+    """Write a bundle for every name in `BUNDLES` and `PACKED`."""
+    for name in (*BUNDLES, *(f"{name}-packed" for name in PACKED)):
         make_bundle(folder, name)
 
 

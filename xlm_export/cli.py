@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
 from xlm_runtime.errors import XLMError
-from xlm_runtime.tasks import OPTIONAL_INPUTS, TASK_NAMES
+from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
 EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS, QUANTIZE_STEPS = 3, 7, 11, 3
+MIXED_STEPS = 2  # more, to verify a packed graph
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         "--cache",
         action=argparse.BooleanOptionalAction,
         help="keys and values of past tokens as inputs and outputs (default: for text-generation if it is causal)",
+    )
+    export.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="padded",
+        help="packed: tokens of a batch on one axis, no padding, and the last layer only where the head reads it",
     )
     export.add_argument("--external-data", action="store_true", help="weights in a file of their own")
     export.add_argument(
@@ -102,7 +109,8 @@ def _export(options: argparse.Namespace) -> int:
     from xlm_export.tracing import DEFAULT_OPSET
 
     began = time.perf_counter()
-    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else VERIFY_STEPS))
+    verify_steps = VERIFY_STEPS + (MIXED_STEPS if options.layout == "packed" else 0)
+    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else verify_steps))
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -116,6 +124,7 @@ def _export(options: argparse.Namespace) -> int:
                 hidden_states=options.hidden_states,
                 attentions=options.attentions,
                 cache=options.cache,
+                layout=options.layout,
                 external_data=options.external_data,
                 cls_index=options.cls_index,
                 verify=not options.no_verify,

@@ -24,8 +24,9 @@ from xlm_export.verification_generation import generation_cases, verify_cached_g
 from xlm_export.verification_inputs import verification_cases
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions import open_session
-from xlm_runtime.tasks import find_task, uses_cache
+from xlm_runtime.packing import PackedSession
+from xlm_runtime.sessions import Session, open_session
+from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
 
 PRECISIONS = tuple(TORCH_DTYPES)
@@ -48,6 +49,7 @@ def export(
     hidden_states: bool = False,
     attentions: bool = False,
     cache: bool | None = None,
+    layout: str = "padded",
     external_data: bool = False,
     cls_index: str = "first-sep",
     verify: bool = True,
@@ -67,6 +69,7 @@ def export(
         hidden_states, attentions: add each layer's to the outputs.
         cache: let the graph of a text-generation task take and give keys and values; by default on a causal checkpoint,
             and an error on another.
+        layout: "padded", or "packed": without padding, see `xlm_runtime.packing`.
         external_data: weights in a file of their own; always so above 2 GB.
         cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
             "first".
@@ -86,20 +89,20 @@ def export(
     loaded = load_checkpoint(checkpoint, task)
     task_row = find_task(loaded.architecture, task, loaded.config.causal)
     cached = uses_cache(task_row, loaded.config, cache)
-    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached)
+    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     tokenizer = bundle_tokenizer(loaded)
     step("trace the graph")
     model = trace(graph, precision, opset)
     model.producer_name, model.producer_version = "xlm-onnx", importlib.metadata.version("xlm-onnx")
     model.metadata_props.update(
-        {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": "padded"}
+        {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": layout}
     )
     with _written_whole(target) as folder:
         step("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
         written = _write_bundle(folder, loaded, graph, tokenizer, Graph(
-            "model.onnx", precision, "padded", opset, graph.inputs, graph.outputs
+            "model.onnx", precision, layout, opset, graph.inputs, graph.outputs
         ), cls_index)  # fmt: skip
         report = None
         if verify:
@@ -125,12 +128,14 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     loaded = load_checkpoint(checkpoint, written.task)
     entry = written.graph()
     names = tuple(spec.name for spec in entry.inputs)
-    optional = tuple(name for name in ("token_type_ids", "position_ids", "inputs_embeds") if name in names)
+    optional = tuple(name for name in OPTIONAL_INPUTS if name in names)
+    if entry.layout == "packed":  # always has positions
+        optional = tuple(name for name in optional if name != "position_ids")
     outputs = {spec.name for spec in entry.outputs}
     cached = "present.0.key" in outputs
     task_row = find_task(loaded.architecture, written.task)
     shown = ("hidden_states.0" in outputs, "attentions.0" in outputs)
-    graph = ExportGraph(loaded.model, task_row, optional, *shown, cached)
+    graph = ExportGraph(loaded.model, task_row, optional, *shown, cached, entry.layout)
     if graph.inputs != entry.inputs or graph.outputs != entry.outputs:
         raise InputError(
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
@@ -145,20 +150,22 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
 def verify_bundle(
     bundle: Bundle, graph: ExportGraph, tokenizer: XLMTokenizer, progress: Progress | None
 ) -> VerificationReport:
-    """Run the bundle's graph beside torch's model."""
+    """Run the bundle's graph beside torch's model, which is always fed the padded layout."""
     step = progress or (lambda name: None)
     entry = bundle.graph()
     provider = VERIFYING_PROVIDER[entry.precision]
     step(f"open the graph on {provider}")
-    session = open_session(bundle.folder / entry.file, provider)
+    session: Session = open_session(bundle.folder / entry.file, provider)
     on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731
     if graph.cache:
         generations = generation_cases(graph.inputs, graph.model.config, tokenizer)
         if any(spec.name == "inputs_embeds" for spec in graph.inputs):
             generations = [with_embeddings(case, graph) for case in generations]
         return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
-    cases = verification_cases(graph, tokenizer)
-    return verify_graph(graph, session, cases, entry.precision, provider, on_case)
+    if entry.layout == "packed":
+        session = PackedSession(session, entry.inputs, entry.outputs, bundle.config.summary_type)
+    cases = verification_cases(graph.padded(), tokenizer, mixed=entry.layout == "packed")
+    return verify_graph(graph.padded(), session, cases, entry.precision, provider, on_case)
 
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:

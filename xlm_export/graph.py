@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xlm_export.modeling import KeyValueCache, XLMPreTrainedModel, XLMWithLMHeadModel
+from xlm_export.modeling import KeyValueCache, PackedBatch, XLMPreTrainedModel, XLMWithLMHeadModel
 from xlm_runtime.tasks import Task, TensorSpec, graph_inputs, graph_outputs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -15,7 +15,7 @@ class ExportGraph(nn.Module):
     """Wraps a model so that it takes the inputs and gives the outputs that the table of tasks lists for it.
 
     `inputs` and `outputs` are the graph's, in its order. With `cache` the graph takes the keys and values of past
-    tokens and gives those of the new ones.
+    tokens and gives those of the new ones. In the packed layout its inputs are a `PackedBatch`.
     """
 
     def __init__(
@@ -26,18 +26,29 @@ class ExportGraph(nn.Module):
         hidden_states: bool = False,
         attentions: bool = False,
         cache: bool = False,
+        layout: str = "padded",
     ) -> None:
         super().__init__()
         self.model = model
         self.task = task
-        self.inputs: tuple[TensorSpec, ...] = graph_inputs(task, model.config, optional_inputs, cache)
-        self.outputs: tuple[TensorSpec, ...] = graph_outputs(task, model.config, hidden_states, attentions, cache)
+        self.inputs: tuple[TensorSpec, ...] = graph_inputs(task, model.config, optional_inputs, cache, layout)
+        self.outputs: tuple[TensorSpec, ...] = graph_outputs(
+            task, model.config, hidden_states, attentions, cache, layout
+        )
         self.hidden_states = hidden_states
         self.attentions = attentions
         self.cache = cache
+        self.layout = layout
+        self.optional_inputs = optional_inputs
+
+    def padded(self) -> ExportGraph:
+        """The graph that answers the same in the padded layout."""
+        return self if self.layout == "padded" else ExportGraph(self.model, self.task, self.optional_inputs)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Tensors by the names of `self.inputs` → tensors in the order of `self.outputs`."""
+        if self.layout == "packed":
+            return self.model.forward_packed(PackedBatch(**inputs))
         wanted = {"output_hidden_states": self.hidden_states, "output_attentions": self.attentions}
         if isinstance(self.model, XLMWithLMHeadModel):
             past = self._past(inputs) if self.cache else None

@@ -26,7 +26,17 @@ DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
 
 # Axis sizes of the example batch: all different, and none 0 or 1, which tracing would take for constants.
-_EXAMPLE_SIZES = {"batch": 2, "num_choices": 3, "sequence": 7, "kept": 5, "past_sequence": 11, TOTAL: 18}
+_EXAMPLE_SIZES = {
+    "batch": 2,
+    "num_choices": 3,
+    "sequence": 7,
+    "kept": 5,
+    "past_sequence": 11,
+    TOTAL: 18,
+    "tokens": 13,
+    "longest": 9,
+    "most_kept": 4,
+}
 
 
 def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
@@ -57,6 +67,8 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
         raise RuntimeError("torch.onnx.export returned no program.")
     model: onnx_ir.Model = onnx_program.model
     fold(model)
+    if graph.layout == "packed":
+        _name_joined_weights(model, graph)
     _name_axes(model, graph)
     return model
 
@@ -85,6 +97,28 @@ def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, Any]]:
         spec.name: {i: dims[axis] for i, axis in enumerate(spec.axes) if axis in _EXAMPLE_SIZES}
         for spec in graph.inputs
     }
+
+
+def _name_joined_weights(model: onnx_ir.Model, graph: ExportGraph) -> None:
+    """Name the weights that the packed layout joins, one product a layer: `….attentions.{i}.qkv_lin.weight`, or kv_lin.
+
+    They are constants that folding made of the model's own, in the order of the layers.
+    """
+    own = graph.state_dict()
+    (prefix,) = (name.removesuffix("0.out_lin.weight") for name in own if name.endswith("attentions.0.out_lin.weight"))
+    layer = 0
+    for node in model.graph:
+        if node.op_type != "Gemm" or len(node.inputs) < 3:
+            continue
+        weight, bias = node.inputs[1:3]
+        if weight is None or bias is None or not weight.is_initializer() or weight.name in own:
+            continue
+        parts = "qkv" if weight.shape is not None and weight.shape[0] == 3 * graph.model.config.emb_dim else "kv"
+        for value, kind in ((weight, "weight"), (bias, "bias")):
+            value.name = f"{prefix}{layer}.{parts}_lin.{kind}"
+        layer += 1
+    if layer != graph.model.config.n_layers:
+        raise RuntimeError(f"{layer} layers of {graph.model.config.n_layers} have a joined product.")
 
 
 def _name_axes(model: onnx_ir.Model, graph: ExportGraph) -> None:

@@ -13,6 +13,7 @@ from xlm_runtime.tokenization import XLMTokenizer
 
 CHOICES = 2
 MOST_LOGIT_POSITIONS = 32
+MIXED_ROWS, MIXED_LENGTH = 11, 64
 
 SENTENCES = (
     "The ferry leaves the harbour at half past six, and nobody waits for late passengers.",
@@ -34,8 +35,14 @@ class VerificationCase:
     inputs: dict[str, np.ndarray]
 
 
-def verification_cases(graph: ExportGraph, tokenizer: XLMTokenizer, seed: int = 0) -> list[VerificationCase]:
-    """The batches for `graph`: seeded ids in several shapes, and sentences through the tokenizer."""
+def verification_cases(
+    graph: ExportGraph, tokenizer: XLMTokenizer, seed: int = 0, mixed: bool = False
+) -> list[VerificationCase]:
+    """The batches for `graph`, which is padded: seeded ids in several shapes, and sentences through the tokenizer.
+
+    Args:
+        mixed: further batches in which lengths differ much, for graphs whose layout depends on them.
+    """
     rng = np.random.default_rng(seed)
     longest = graph.model.config.max_position_embeddings
     lengths = {
@@ -45,6 +52,12 @@ def verification_cases(graph: ExportGraph, tokenizer: XLMTokenizer, seed: int = 
         "3 × 9, one row all padding": [9, 0, 5],
         f"1 × {longest}, the longest": [longest],
     }
+    if mixed:
+        drawn = rng.integers(1, min(MIXED_LENGTH, longest) + 1, MIXED_ROWS).tolist()
+        lengths |= {
+            f"{MIXED_ROWS} random lengths": drawn,
+            f"1, {min(longest, MIXED_LENGTH)}, 2, 1": [1, min(longest, MIXED_LENGTH), 2, 1],
+        }
     cases = []
     for name, rows in lengths.items():
         token_ids = [rng.integers(0, graph.model.config.vocab_size, min(length, longest)) for length in rows]

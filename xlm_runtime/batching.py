@@ -1,7 +1,7 @@
 """Many sequences, few batches: grouped by length under a budget of tokens, answered in the order they came.
 
-A padded token costs as much as a real one, so sequences of like length share a batch. Padding never changes an
-answer: the graphs mask it.
+A padded token costs as much as a real one, so sequences of like length share a batch. In the packed layout it costs
+something in attention only, and the budget counts real tokens. Padding never changes an answer: the graphs mask it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class Tokenized(Sized, Protocol):
     def lang_id(self) -> int: ...
 
 
+# Places of a packed batch in attention, for each token of the budget: without a bound, one long row among hundreds of
+# short ones would take rows × longest² numbers for each head.
+PACKED_PLACES = 2
+
 R = TypeVar("R", bound=Sized)
 T = TypeVar("T")
 
@@ -42,13 +46,14 @@ T = TypeVar("T")
 class BatchOptions:
     """How batches are formed.
 
-    `max_tokens` bounds rows × longest row of one batch (a longer row goes alone); `window_rows` and `window_tokens`
-    bound how much of a stream is read before the first answers are given.
+    `max_tokens` and `packed` are those of `plan_batches`; `window_rows` and `window_tokens` bound how much of a stream
+    is read before the first answers are given.
     """
 
     max_tokens: int = 512
     window_rows: int = 256
     window_tokens: int = 16384
+    packed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "window_rows", "window_tokens"):
@@ -56,18 +61,30 @@ class BatchOptions:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
 
 
-def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices into `lengths`, each once, in batches of like length; rows × longest stays within `max_tokens`.
+def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) -> list[list[int]]:
+    """Indices into `lengths`, each once, in batches of like length.
 
     The longest come first: memory is at its peak in the first batch, not after hours.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: budget of a batch, which only a row that is longer by itself exceeds. It bounds rows × longest row
+            in the padded layout, and the sum of the lengths in the packed one.
+        packed: whether the graph has the packed layout. Its attention is padded all the same, so rows × longest row
+            stay within `PACKED_PLACES` budgets.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[int]] = []
+    tokens = 0  # of the last batch
     for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
+        tokens += lengths[i]
+        places = (len(batches[-1]) + 1) * lengths[batches[-1][0]] if batches else 0
+        fits = places <= PACKED_PLACES * max_tokens and tokens <= max_tokens if packed else places <= max_tokens
+        if batches and fits:
             batches[-1].append(i)
         else:
             batches.append([i])
+            tokens = lengths[i]
     return batches
 
 
@@ -98,7 +115,7 @@ def answer_groups(
             rows += max(1, len(group))
             tokens += sum(len(row) for row in group)
         full = rows >= options.window_rows or tokens >= options.window_tokens
-        yield from _answer_window(window, answer, options.max_tokens)
+        yield from _answer_window(window, answer, options)
         if failure is not None:
             raise failure
         if not full:
@@ -106,11 +123,11 @@ def answer_groups(
 
 
 def _answer_window(
-    window: list[Sequence[R]], answer: Callable[[list[R]], Sequence[T]], max_tokens: int
+    window: list[Sequence[R]], answer: Callable[[list[R]], Sequence[T]], options: BatchOptions
 ) -> Iterator[list[T]]:
     flat = [row for group in window for row in group]
     answers: dict[int, T] = {}
-    for batch in plan_batches([len(row) for row in flat], max_tokens):
+    for batch in plan_batches([len(row) for row in flat], options.max_tokens, options.packed):
         answers.update(zip(batch, answer([flat[i] for i in batch]), strict=True))
     first = 0
     for group in window:

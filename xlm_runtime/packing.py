@@ -13,11 +13,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions import Array
+from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import TensorSpec
 
-# inputs with an entry for each token
+# inputs with an entry for each token, in both layouts
 _OF_TOKENS = ("input_ids", "inputs_embeds", "langs", "token_type_ids", "position_ids")
+# what a packed graph takes beside the padded graph's inputs
+INDEX_INPUTS = (
+    "position_ids",
+    "token_index",
+    "padded_index",
+    "kept_index",
+    "kept_token_index",
+    "kept_padded_index",
+)
+
+
+class PackedSession:
+    """A packed graph's session behind the padded graph's inputs and outputs: `Session` for callers that pad.
+
+    Args:
+        session: the packed graph's.
+        inputs, outputs: the packed graph's.
+        summary_type: the configuration's, see `pack`.
+    """
+
+    def __init__(
+        self, session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], summary_type: str
+    ) -> None:
+        self._session = session
+        self._inputs = inputs
+        self._outputs = outputs
+        self._summary_type = summary_type
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        names = tuple(name for name in self._session.input_names if name not in INDEX_INPUTS)
+        return (*names, "logit_positions") if "kept_padded_index" in self._session.input_names else names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._session.output_names
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self._session.run(pack(inputs, self._inputs, self._summary_type))
+        return unpack(outputs, self._outputs, inputs["attention_mask"])
 
 
 def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str) -> dict[str, Array]:

@@ -171,7 +171,6 @@ def graph_inputs(
         cache: with keys and values of past tokens. The tokens are then the new ones, the mask is over past and new,
             and positions are always given, because rows may have pasts of different lengths behind padding. The past
             may have room behind its tokens, which the mask closes.
-
         layout: "padded", or "packed": the tokens of all rows on one axis, with the places where they stand.
 
     Raises:

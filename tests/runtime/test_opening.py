@@ -95,9 +95,9 @@ def test_a_failed_verification(changed_bundle: Callable[..., Path]) -> None:
 
 def test_graphs_that_pipelines_cannot_feed(bundles: Bundles, changed_bundle: Callable[..., Path]) -> None:
     graphs = json.loads((bundles(TASK) / "bundle.json").read_text())["graphs"]
-    packed = [{**graphs[0], "layout": "packed"}]
-    with pytest.raises(BundleError, match="has the layout 'packed'; this version reads 'padded'"):
-        pipeline(TASK, changed_bundle(TASK, entries={"graphs": packed}))
+    ragged = [{**graphs[0], "layout": "ragged"}]
+    with pytest.raises(BundleError, match="has the layout 'ragged'; this version reads padded and packed"):
+        pipeline(TASK, changed_bundle(TASK, entries={"graphs": ragged}))
 
 
 def test_a_graph_with_further_inputs(bundles: Bundles, changed_bundle: Callable[..., Path]) -> None:

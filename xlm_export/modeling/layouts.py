@@ -63,12 +63,13 @@ class PackedLayout:
     @property
     def column(self) -> Tensor:
         """(tokens,) int64: each token's place in its row."""
-        return self.token_index % self.padded_index.shape[1]
+        return self.token_index - self.row * self.padded_index.shape[1]
 
     @property
     def row(self) -> Tensor:
         """(tokens,) int64: each token's row."""
-        return self.token_index // self.padded_index.shape[1]
+        rows = torch.arange(self.padded_index.shape[0], device=self.token_index.device)
+        return rows.unsqueeze(1).expand_as(self.padded_index).reshape(-1).index_select(0, self.token_index)
 
     def spread(self, x: Tensor) -> Tensor:
         return take_rows(x, self.padded_index)
@@ -93,7 +94,7 @@ class PackedLayout:
     def gather_heads(self, x: Tensor) -> Tensor:
         """The way back: (batch, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
         n_heads, longest = x.shape[1], x.shape[2]
-        first = self.row * (n_heads * longest) + self.column  # (tokens,)
+        first = self.token_index + self.row * ((n_heads - 1) * longest)  # (tokens,)
         index = first.unsqueeze(1) + torch.arange(n_heads, device=x.device) * longest
         return take_rows(x.flatten(0, 2), index).flatten(1)
 

@@ -56,7 +56,8 @@ def pipeline(
             "tensorrt-ep" (ONNX Runtime's TensorRT provider).
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         precision: which of the bundle's graphs, such as "fp32"; by default its first.
-        max_tokens: budget of one batch, sequences × longest sequence; by default one that suits the provider.
+        max_tokens: budget of one batch, sequences × longest sequence, or tokens where the bundle's graph is packed; by
+            default one that suits the provider.
         gpu: options of the providers on a GPU.
 
     Returns:

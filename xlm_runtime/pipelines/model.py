@@ -14,8 +14,10 @@ from xlm_runtime.batching import BatchOptions, Sized, Tokenized, answer_groups, 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.generation.cache import Cache, KeyValueCache
+from xlm_runtime.packing import INDEX_INPUTS, PackedSession
 from xlm_runtime.pipelines.inputs import TextItem
 from xlm_runtime.sessions import PROVIDERS, Array, CachingSession, GpuOptions, Session, open_session
+from xlm_runtime.tasks import LAYOUTS
 from xlm_runtime.tokenization import XLMTokenizer
 
 R = TypeVar("R", bound=Sized)
@@ -60,7 +62,7 @@ class BundleModel:
         task: the task the bundle must have been exported for.
         provider, threads, gpu: see `open_session`.
         precision: which of the bundle's graphs; by default its first.
-        max_tokens: budget of one batch, rows × longest row; by default one that suits the provider.
+        max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
 
     Raises:
         BundleError: missing, changed or newer files, a failed verification.
@@ -89,7 +91,8 @@ class BundleModel:
             )
         self.config = self.bundle.config
         self.graph = _choose_graph(self.bundle, precision, provider, gpu)
-        self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens)
+        packed = self.graph.layout == "packed"
+        self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens, packed=packed)
         _check_graph(self.graph, self.bundle)
         # an engine holds its weights itself, and its stamp the hash
         weights = [] if provider == "tensorrt" else self.bundle.files_of(self.graph)
@@ -109,6 +112,8 @@ class BundleModel:
         except EngineError:
             self._weights_check.result()  # a damaged file is the better explanation
             raise
+        if packed:
+            self.session = PackedSession(self.session, self.graph.inputs, self.graph.outputs, self.config.summary_type)
         self.tokenizer = tokenizer.result()
         self._with_choices = any("num_choices" in spec.axes for spec in self.graph.inputs)
 
@@ -162,6 +167,8 @@ class BundleModel:
 
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
+
+        A packed graph computes no padding, but takes and gives the same arrays here.
 
         Multiple-choice graphs get each sequence as the one choice of a row.
 
@@ -243,14 +250,16 @@ def _choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: Gpu
 
 
 def _check_graph(graph: Graph, bundle: Bundle) -> None:
-    if graph.layout != "padded":
+    if graph.layout not in LAYOUTS:
         raise BundleError(
             f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the layout '{graph.layout}'; this version "
-            "reads 'padded'. Upgrade xlm-onnx, or export it again."
+            f"reads {' and '.join(LAYOUTS)}. Upgrade xlm-onnx, or export it again."
         )
     names = [spec.name for spec in graph.inputs]
     past = [name for name in names if name.startswith(_PAST)]
     fed = (*_FED, "position_ids", *past) if past else _FED
+    if graph.layout == "packed":
+        fed = (*_FED, *INDEX_INPUTS)
     foreign = [name for name in names if name not in fed]
     if foreign:
         raise BundleError(

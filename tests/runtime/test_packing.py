@@ -1,0 +1,132 @@
+"""The packed layout's index arrays against slow, obvious twins, and batches by the number of tokens."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlm_runtime import XLMConfig
+from xlm_runtime.batching import PACKED_PLACES, plan_batches
+from xlm_runtime.errors import InputError
+from xlm_runtime.packing import pack, unpack
+from xlm_runtime.tasks import TASKS, TensorSpec, find_task, graph_inputs, graph_outputs, uses_cache
+
+CLASSIFIER = find_task("XLMForSequenceClassification")
+FILL_MASK = find_task("XLMWithLMHeadModel")
+masks = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any)
+
+
+def config(**options: Any) -> XLMConfig:
+    return XLMConfig(**({"vocab_size": 50, "emb_dim": 8, "n_layers": 2, "n_heads": 2, "n_langs": 3} | options))
+
+
+def padded(lengths: list[int], **further: np.ndarray) -> dict[str, np.ndarray]:
+    """Every token has an id of its own, and its language is its row's number."""
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    ids = np.arange(mask.size).reshape(mask.shape) + 100
+    langs = np.repeat(np.arange(len(lengths))[:, None], max(lengths), axis=1)
+    return {"input_ids": ids, "attention_mask": mask, "langs": langs, **further}
+
+
+@given(masks)
+def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> None:
+    arrays = padded(lengths)
+    packed = pack(arrays, graph_inputs(find_task("XLMModel"), config(), layout="packed"), "first")
+    tokens = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
+    assert packed["input_ids"].tolist() == [arrays["input_ids"][place] for place in tokens]
+    assert packed["langs"].tolist() == [row for row, _ in tokens]
+    assert packed["position_ids"].tolist() == [column for _, column in tokens]
+    for token, (row, column) in enumerate(tokens):
+        assert packed["padded_index"][row, column] == token
+        assert packed["token_index"][token] == row * max(lengths) + column
+    assert packed["padded_index"].min() >= 0
+    assert packed["padded_index"].max() < len(tokens)
+    assert {array.dtype for array in packed.values()} == {np.dtype(np.int64)}
+    specs = (TensorSpec("x", "float", ("tokens", "emb_dim")), TensorSpec("y", "float", ("batch",)))
+    values = np.random.default_rng(0).normal(size=(len(tokens), 3))
+    back = unpack({"x": values, "y": values}, specs, arrays["attention_mask"])
+    assert back["y"] is values
+    for token, place in enumerate(tokens):
+        assert (back["x"][place] == values[token]).all()
+    assert not back["x"][arrays["attention_mask"] == 0].any()
+
+
+@given(masks, st.data())
+def test_kept_positions(lengths: list[int], data: st.DataObject) -> None:
+    """In any order, more than once, none in some rows."""
+    longest = max(lengths)
+    places = [row * longest + column for row, length in enumerate(lengths) for column in range(length)]
+    positions = np.array(data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=12)), np.int64)
+    packed = pack(
+        padded(lengths, logit_positions=positions), graph_inputs(FILL_MASK, config(), layout="packed"), "first"
+    )
+    most = max(int((positions // longest == row).sum()) for row in range(len(lengths)))
+    assert packed["kept_padded_index"].shape == (len(lengths), most)
+    assert packed["token_index"][packed["kept_index"]].tolist() == positions.tolist()
+    assert len(set(packed["kept_token_index"].tolist())) == len(positions)
+    for kept, position in enumerate(positions):
+        row, column = divmod(int(packed["kept_token_index"][kept]), most)
+        assert row == position // longest
+        assert packed["kept_padded_index"][row, column] == kept
+
+
+@given(masks, st.sampled_from(["first", "last", "cls_index"]))
+def test_the_kept_token_of_a_summary(lengths: list[int], summary_type: str) -> None:
+    packed = pack(padded(lengths), graph_inputs(CLASSIFIER, config(summary_type=summary_type), layout="packed"),
+                  summary_type)  # fmt: skip
+    first = np.cumsum([0, *lengths])
+    for row, length in enumerate(lengths):
+        if length:
+            assert packed["kept_index"][row] == first[row] + (0 if summary_type == "first" else length - 1)
+    assert packed["kept_index"].min() >= 0
+    assert packed["kept_index"].max() < sum(lengths)
+
+
+def test_a_mean_reads_every_token() -> None:
+    names = [spec.name for spec in graph_inputs(CLASSIFIER, config(summary_type="mean"), layout="packed")]
+    assert "kept_index" not in names
+
+
+def test_bad_batches() -> None:
+    specs = graph_inputs(FILL_MASK, config(), layout="packed")
+    with pytest.raises(InputError, match="no real token"):
+        pack(padded([1]) | {"attention_mask": np.zeros((1, 1), np.int64)}, specs, "first")
+    with pytest.raises(InputError, match="names the place 3 of 2 × 2, which is padding"):
+        pack(padded([2, 1], logit_positions=np.array([0, 3])), specs, "first")
+
+
+def test_what_a_packed_graph_cannot_have() -> None:
+    for task in TASKS:
+        with pytest.raises(InputError, match="no outputs for each layer's hidden states"):
+            graph_outputs(task, config(), True, False, layout="packed")
+        with pytest.raises(InputError, match="no outputs for each layer's hidden states"):
+            graph_outputs(task, config(), False, True, layout="packed")
+    causal = config(causal=True)
+    task = find_task("XLMWithLMHeadModel", causal=True)
+    with pytest.raises(InputError, match=r"A packed graph keeps no cache.*--no-cache"):
+        graph_inputs(task, causal, (), uses_cache(task, causal), layout="packed")
+    with pytest.raises(InputError, match="Unknown layout 'ragged'; expected one of padded, packed"):
+        graph_inputs(task, causal, layout="ragged")
+
+
+@given(st.lists(st.integers(1, 100), max_size=60), st.integers(1, 300))
+def test_a_packed_batch_is_full_by_its_tokens(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, budget, packed=True)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        tokens, places = sum(lengths[i] for i in batch), len(batch) * max(lengths[i] for i in batch)
+        assert len(batch) == 1 or (tokens <= budget and places <= PACKED_PLACES * budget)
+    for batch, following in pairwise(batches):  # no row more had found room
+        tokens, longest = sum(lengths[i] for i in batch), max(lengths[i] for i in batch)
+        assert tokens + lengths[following[0]] > budget or (len(batch) + 1) * longest > PACKED_PLACES * budget
+
+
+def test_padding_is_free_in_the_packed_budget() -> None:
+    lengths = [100, 60, 50, 40, 6]
+    assert plan_batches(lengths, 256, packed=True) == [[0, 1, 2, 3, 4]]
+    assert plan_batches(lengths, 256) == [[0, 1], [2, 3, 4]]

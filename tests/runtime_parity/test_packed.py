@@ -1,0 +1,162 @@
+"""Packed bundles: every pipeline answers as with the padded bundle, the graph as transformers does for a row alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from tests.conftest import Bundles
+from tests.make_bundles import PACKED
+from tests.runtime.texts import LANGS, TEXTS
+from tests.tolerances import RUNTIME_FP32
+from xlm_runtime import pipeline
+from xlm_runtime.pipelines.model import BundleModel
+
+MASKED = ["The <special1> stands at the edge.", "<special1> and <special1> town", "<special1>"]
+LONGEST = 64
+# 1 sequence and many, equal lengths, length 1 beside the longest
+MIXES = ([1], [LONGEST], [9, 9, 9], [1, LONGEST, 2, 1], [31, 7, 1, 18, 2, 25])
+
+
+@dataclass(frozen=True)
+class Row:
+    input_ids: list[int]
+    lang_id: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def random_rows(lengths: list[int], model: BundleModel, rng: np.random.Generator) -> list[Row]:
+    config = model.config
+    return [
+        Row([int(i) for i in rng.integers(5, config.vocab_size, length)], int(rng.integers(0, config.n_langs)))
+        for length in lengths
+    ]
+
+
+def further_inputs(name: str, lengths: list[int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What the task's pipeline adds to the tokens."""
+    longest = max(lengths)
+    if name == "fill-mask":
+        places = [i * longest + j for i, length in enumerate(lengths) for j in range(length)]
+        return {"logit_positions": rng.choice(places, rng.integers(1, min(len(places), 9) + 1))}
+    if name == "question-answering":
+        p_mask = (rng.random((len(lengths), longest)) < 0.3).astype(np.float32)
+        return {"p_mask": p_mask, "cls_index": np.array([rng.integers(0, length) for length in lengths])}
+    return {}
+
+
+def alone(other: Any, row: Row, i: int, further: dict[str, np.ndarray], with_choices: bool) -> Any:
+    """transformers' answer for one row, unpadded."""
+    ids = torch.tensor([row.input_ids])
+    inputs = {"input_ids": ids, "langs": torch.full_like(ids, row.lang_id)}
+    if with_choices:
+        inputs = {key: value[None] for key, value in inputs.items()}
+    if "p_mask" in further:
+        inputs["p_mask"] = torch.from_numpy(further["p_mask"][i : i + 1, : len(row)])
+        inputs["cls_index"] = torch.from_numpy(further["cls_index"][i : i + 1])
+    with torch.no_grad():
+        return other(**inputs)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_is_padded_is_transformers_alone(name: str, bundles: Bundles) -> None:
+    task = name.removesuffix("-simple")
+    padded, packed = BundleModel(bundles(name), task), BundleModel(bundles(f"{name}-packed"), task)
+    assert packed.graph.layout == "packed"
+    architecture = padded.bundle.architecture
+    other = getattr(transformers, architecture).from_pretrained(bundles(name).parent / "checkpoints" / name).eval()
+    rng = np.random.default_rng(7)
+    drawn = [rng.integers(1, LONGEST + 1, rng.integers(1, 9)).tolist() for _ in range(3)]
+    for lengths in (*MIXES, *drawn):
+        rows, further = random_rows(lengths, padded, rng), further_inputs(name, lengths, rng)
+        ours, theirs = packed.run(rows, further), padded.run(rows, further)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert value.shape == theirs[key].shape
+            assert value.dtype == theirs[key].dtype
+        for i, row in enumerate(rows):
+            expected = alone(other, row, i, further, "choice" in name)
+            for key in ours:
+                compare_row(key, i, row, ours, theirs, expected, further, max(lengths))
+
+
+def compare_row(
+    key: str,
+    i: int,
+    row: Row,
+    ours: dict[str, np.ndarray],
+    theirs: dict[str, np.ndarray],
+    expected: Any,
+    further: dict[str, np.ndarray],
+    longest: int,
+) -> None:
+    want = getattr(expected, key)[0].numpy()
+    if "logit_positions" in further:
+        mine = further["logit_positions"] // longest == i
+        one, two = ours[key][mine], theirs[key][mine]
+        want = want[further["logit_positions"][mine] % longest]
+    elif (
+        want.shape[:1] == (len(row),) and want.ndim and ours[key].shape[1:2] == (longest,) and key != "start_top_index"
+    ):
+        one, two = ours[key][i, : len(row)], theirs[key][i, : len(row)]
+    else:
+        one, two = ours[key][i], theirs[key][i]
+    if key in ("start_top_index", "end_top_index", "end_top_log_probs"):
+        # candidates of probability 0 come in any order, and what follows on them with it
+        starts = expected.start_top_log_probs[0].numpy() > 1e-3
+        real = starts if key.startswith("start") else np.tile(starts, want.size // starts.size)
+        if key == "end_top_index":
+            real = real & (expected.end_top_log_probs[0].numpy() > 1e-3)
+        one, two, want = one[real], two[real], want[real]
+    np.testing.assert_allclose(one, two, rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
+    np.testing.assert_allclose(one, want, rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
+
+
+CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "feature-extraction": ("feature-extraction", TEXTS, {"lang": LANGS, "pooling": "mean"}),
+    "fill-mask": ("fill-mask", MASKED, {"top_k": 3}),
+    "text-classification": ("text-classification", TEXTS, {"top_k": None, "lang": LANGS}),
+    "multiple-choice": ("multiple-choice", TEXTS[:3], {"choices": ["Yes.", "The book was better.", "No, not at all."]}),
+    "token-classification": ("token-classification", TEXTS, {"aggregation_strategy": "simple"}),
+    "question-answering": ("question-answering", [], {"question": "Who lives there?", "context": " ".join(TEXTS)}),
+    "question-answering-simple": (
+        "question-answering",
+        [],
+        {"question": "Who lives there?", "context": " ".join(TEXTS)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_pipelines_answer_alike(name: str, bundles: Bundles) -> None:
+    task, inputs, options = CALLS[name]
+    for max_tokens in (40, 4096):
+        answers = [
+            pipeline(task, bundles(folder), max_tokens=max_tokens)(*([inputs] if inputs else []), **options)
+            for folder in (name, f"{name}-packed")
+        ]
+        assert_alike(*answers)
+
+
+def assert_alike(one: Any, two: Any) -> None:
+    """The same answer: numbers within the limit, everything else equal."""
+    assert type(one) is type(two)
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_alike(one[key], two[key])
+    elif isinstance(one, list):
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert_alike(a, b)
+    elif isinstance(one, float | np.ndarray):
+        np.testing.assert_allclose(one, two, rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+    else:
+        assert one == two
