@@ -18,9 +18,12 @@ from xlm_export.optimization.names import layer_below
 
 _SPLIT, _KEYS = [0, 2, 1, 3], [0, 2, 3, 1]
 
+# What half precision adds to the score of a padded token: e to this is 0, and score and it have a finite sum.
+_CLOSED = -16384.0
+
 
 class FuseAttention(rewriter.RewriteRuleClassBase):
-    """The rule. `half`: the graph computes in half precision, its softmax between casts to float32 and back."""
+    """The rule. `half`: the graph computes in half precision, mask and softmax between casts to float32 and back."""
 
     def __init__(self, half: bool) -> None:
         super().__init__("FuseAttention")
@@ -32,11 +35,11 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
         query = op.Div(op.Transpose(op.Reshape(q, q_shape), perm=_SPLIT), root)
         key = op.Transpose(op.Reshape(k, kv_shape), perm=_KEYS)
         value = op.Transpose(op.Reshape(v, kv_shape), perm=_SPLIT)
-        scores = op.Add(op.MatMul(query, key), mask)
+        scores = op.MatMul(query, key)
         if self._half:
-            weights = op.Cast(op.Softmax(op.Cast(scores, to=onnx_ir.DataType.FLOAT), axis=-1))
+            weights = op.Cast(op.Softmax(op.Add(op.Cast(scores, to=onnx_ir.DataType.FLOAT), mask), axis=-1))
         else:
-            weights = op.Softmax(scores, axis=-1)
+            weights = op.Softmax(op.Add(scores, mask), axis=-1)
         context = op.Transpose(op.MatMul(weights, value), perm=_SPLIT)
         return op.Reshape(context, merged, _outputs=["attention"])
 
@@ -53,6 +56,8 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
     def rewrite(self, op: Any, q: Any, k: Any, v: Any, q_shape: Any, root: Any, mask: Any, attention: Any,
                 **_: Any) -> Any:  # fmt: skip
         self.layers.append(layer_below(attention))  # type: ignore[arg-type]  # checked
+        if self._half:  # the mask is in float32, and its numbers are infinite in half precision
+            mask = op.CastLike(op.Max(mask, op.Constant(value_float=_CLOSED)), q)
         one = op.Constant(value_ints=[1])
         queries = op.Slice(q_shape, one, op.Constant(value_ints=[2]), op.Constant(value_ints=[0]))
         bias = op.Expand(mask, op.Concat(one, one, queries, one, axis=0))  # (batch, 1, queries, keys)

@@ -109,5 +109,7 @@ def apply_passes(model: onnx_ir.Model, passes: dict[str, Pass], n_layers: int, h
                 )
         counts[name] = matched.total()
     common.RemoveUnusedNodesPass()(model)
+    for node in model.graph:
+        node.metadata_props.clear()  # where in the source a node comes from, larger than all else beside the weights
     model.opset_imports.setdefault("com.microsoft", 1)
     return counts

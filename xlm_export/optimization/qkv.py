@@ -16,7 +16,7 @@ import onnx_ir
 
 from xlm_export.optimization.names import layer_of
 
-_BIAS = re.compile(r"attentions\.\d+\.[qkv]_lin\.bias$")
+_BIAS = re.compile(r"attentions\.\d+\.([qkv])_lin\.bias$")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def fuse_qkv(model: onnx_ir.Model) -> list[int]:
                 groups.setdefault((layer, product.input, product.transposed), []).append(product)
     layers = []
     for (layer, _, _), products in groups.items():
-        if len(products) > 1:
+        if {"k", "v"} <= {_part(product) for product in products}:
             _join(model.graph, products)
             layers.append(layer)
     return layers
@@ -69,9 +69,14 @@ def _product(node: onnx_ir.Node) -> _Product | None:
     return _Product(x, weight, bias, matmul, node, transposed=False)
 
 
+def _part(product: _Product) -> str:
+    found = _BIAS.search(product.bias.name or "")
+    return found[1] if found else ""
+
+
 def _join(graph: onnx_ir.Graph, products: list[_Product]) -> None:
     first = products[0]
-    parts = "".join(re.search(r"([qkv])_lin", product.bias.name or "")[1] for product in products)  # type: ignore[index]
+    parts = "".join(_part(product) for product in products)
     prefix = re.sub(r"[qkv]_lin\.bias$", f"{parts}_lin", first.bias.name or "")
     biases = [_array(product.bias) for product in products]
     weights = [_array(product.weight) for product in products]
@@ -94,7 +99,7 @@ def _join(graph: onnx_ir.Graph, products: list[_Product]) -> None:
     )
     graph.insert_before(first.first, [*nodes, split])
     for product, new in zip(products, split.outputs, strict=True):
-        onnx_ir.convenience.replace_all_uses_with(product.last.outputs[0], new)
+        onnx_ir.convenience.replace_all_uses_with(product.last.outputs[0], new, replace_graph_outputs=True)
     graph.remove({node for product in products for node in (product.first, product.last)}, safe=True)
 
 
