@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from benchmarks.suite import (
     report_prefix,
     run_suite,
 )
+from benchmarks.trained import CHECKPOINT, measure_quality, read_pairs
 from benchmarks.workloads import ALL_LOGITS, AT_MASK, CPU_WORKLOADS, OWN, PADDED_WAYS, Workload, fixed, mixed
-from xlm_runtime.bundle import ENGINES, Bundle
+from xlm_runtime.bundle import ENGINES, Bundle, file_sha256
 from xlm_runtime.sessions import PROVIDERS
 
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
@@ -164,6 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks cpu", description=__doc__)
     add_options(parser, "cpu")
     parser.add_argument("--optimum", type=Path, default=OPTIMUM, help="python of optimum's environment (%(default)s)")
+    parser.add_argument(
+        "--trained", type=Path, default=CHECKPOINT, help="trained classifier to measure quality with (%(default)s)"
+    )
     options = parser.parse_args()
     if options.render:
         render(options.render)
@@ -176,25 +181,39 @@ def main() -> None:
     prefix = report_prefix(options, "cpu")
     size = Size(layers=options.layers, dim=options.dim, vocab=options.vocab)
 
+    def make(folder: Path, task: str, checkpoint: Path) -> Prepared:
+        peers = options.peers != ""
+        return prepare(code_folder(folder), task, checkpoint, peers=peers, optimum=options.optimum, progress=print)
+
     def phases(record: Record) -> list[Phase]:
         folder = options.work / size.folder
         found = []
         for task in dict.fromkeys(workload.task for workload in workloads):
-            checkpoint = prepare_checkpoint(folder, task, size)
-            made = prepare(
-                code_folder(folder),
-                task,
-                checkpoint,
-                peers=options.peers != "",
-                optimum=options.optimum,
-                progress=print,
-            )
+            made = make(folder, task, prepare_checkpoint(folder, task, size))
             mine = [workload for workload in workloads if workload.task == task]
             found.append(make_phase(task, made, mine, settings, options, record))
         return found
 
+    def quality(record: Record, log: Path) -> None:
+        weights = sorted(options.trained.glob("*.safetensors"))
+        if not weights:
+            reason = f"no checkpoint with safetensors in '{options.trained}'"
+            record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": reason})
+            return
+        folder = options.work / f"trained-{file_sha256(weights[0])[:12]}"
+        checkpoint = folder / "checkpoint"
+        if not checkpoint.is_dir():
+            shutil.copytree(options.trained, checkpoint)
+        try:
+            made = make(folder, "text-classification", checkpoint)
+        except PreparationError as error:
+            record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
+            return
+        specs = choose_peers([*peer_specs(made), *our_specs(made, [], made.folder / "views")], options.peers)
+        measure_quality(specs, read_pairs(checkpoint), made.task, settings, log, record, print)
+
     try:
-        run_suite("cpu", phases, settings, prefix, {"model": size.folder})
+        run_suite("cpu", phases, settings, prefix, {"model": size.folder}, after=quality)
     except PreparationError as error:
         raise SystemExit(str(error)) from error
 

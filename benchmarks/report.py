@@ -94,6 +94,9 @@ def _contender(item: dict[str, Any], records: Records) -> dict[str, Any]:
         entry["about"] = "; ".join(text for text in (item["about"], starts[-1]["about"]) if text)
     for each in _of(own, "memory"):
         entry["peak_mb"] = each["peak_mb"]
+    for each in _of(records, "quality"):
+        if each["contender"] == name and each["task"] == task:
+            entry["accuracy"], entry["accuracy_rows"] = each["accuracy"], each["rows"]
     for each in _of(own, "check"):
         entry["check"] = {key: value for key, value in each.items() if key not in ("kind", "contender")}
     return entry
@@ -110,7 +113,7 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
         totals = [sum(each["seconds"]) for each in measured]
         row = {
             "contender": name, "side": side, "way": measured[0]["way"], "seconds": summary(totals),
-            "tokens": measured[0]["tokens"], "ways": _ways(own),
+            "tokens": measured[0]["tokens"], "ways": _ways(own), "rounds": _rounds(measured),
         }  # fmt: skip
         if item["do"] == "generate":
             row["new_tokens"] = item["new_tokens"] * measured[0]["rows"]
@@ -128,6 +131,7 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
     if ours is not None:
         found["ratios"] = {
             "best_peer": _ratio(best["peer"], ours),
+            "best_peer_range": _ratio_range(best["peer"], ours),
             "bound": _ratio(ours, best["bound"]),
             "eager_padded": eager["ways"].get(AS_IT_COMES, eager["ways"].get(ALL_LOGITS)) / _median(ours)
             if eager
@@ -157,6 +161,14 @@ def _computed_bound(item: dict[str, Any], records: Records, rows: list[dict[str,
     return {"contender": name, "side": "bound", "way": AS_GIVEN, "seconds": seconds, "tokens": tokens, "ways": {}}
 
 
+def _rounds(samples: Records) -> list[float]:
+    """Median seconds of each round's draws."""
+    times: dict[int, list[float]] = {}
+    for each in samples:
+        times.setdefault(each["round"], []).append(sum(each["seconds"]))
+    return [statistics.median(values) for _, values in sorted(times.items())]
+
+
 def _ways(samples: Records) -> dict[str, float]:
     """Way → median seconds of all measured draws, those that chose the way included."""
     times: dict[str, list[float]] = {}
@@ -168,6 +180,14 @@ def _ways(samples: Records) -> dict[str, float]:
 
 def _median(row: dict[str, Any]) -> float:
     return float(row["seconds"]["median"])
+
+
+def _ratio_range(slower: dict[str, Any] | None, faster: dict[str, Any]) -> list[float] | None:
+    """The lowest and the highest ratio of a single round, in which both had the same draws and the same machine."""
+    if slower is None or not slower.get("rounds"):
+        return None
+    ratios = [a / b for a, b in zip(slower["rounds"], faster["rounds"], strict=False)]
+    return [min(ratios), max(ratios)]
 
 
 def _ratio(slower: dict[str, Any] | None, faster: dict[str, Any] | None) -> float | None:
@@ -206,14 +226,21 @@ def ratio_cells(found: dict[str, Any]) -> list[list[str]]:
     table = [["our fastest", *(item["name"] for item in found["workloads"])]]
     named = (
         ("best_peer", "times the best peer"),
+        ("best_peer_range", "in single rounds"),
         ("eager_padded", "times transformers, padded"),
         ("bound", "of the bound's time"),
     )
     for key, title in named:
         values = [item.get("ratios", {}).get(key) for item in found["workloads"]]
         if any(value is not None for value in values):
-            table.append([title, *("" if value is None else f"{value:.2f}" for value in values)])
+            table.append([title, *map(_ratio_cell, values)])
     return table
+
+
+def _ratio_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value[0]:.2f}–{value[1]:.2f}" if isinstance(value, list) else f"{value:.2f}"
 
 
 def terminal(found: dict[str, Any]) -> str:
@@ -258,6 +285,7 @@ def markdown(found: dict[str, Any], name: str) -> str:
     ]
     parts += ["### Workloads", *(f"- `{item['name']}`: {item['about']}" for item in found["workloads"])]
     parts += ["## Correctness and quality", CORRECTNESS, table_text(check_cells(found))]
+    parts += quality_parts(found)
     parts += ["## Start and memory", STARTING, table_text(start_cells(found))]
     parts += [
         "## Spread",
@@ -278,6 +306,10 @@ CORRECTNESS = (
     "Logits beside transformers' in fp32, each sequence alone and without padding: the largest difference, the largest "
     "logit, the share of rows with the same best label or word, and the mean Kullback-Leibler divergence in nats. "
     "optimum's export is compared with transformers on the inputs that it has."
+)
+QUALITY = (
+    "Accuracy of a trained checkpoint on held-out pairs (natural language inference), with the same engines and "
+    "recipes on its weights. optimum's export knows no languages."
 )
 STARTING = (
     "Medians of fresh processes: seconds to import libraries and to load the model, milliseconds to the first answer "
@@ -323,6 +355,16 @@ def check_cells(found: dict[str, Any]) -> list[list[str]]:
                  f"{check['agreement']:.1%}", f"{check['divergence']:.1e}", str(check["rows"])]
             )  # fmt: skip
     return table
+
+
+def quality_parts(found: dict[str, Any]) -> list[str]:
+    """Accuracy on a trained checkpoint, where the run had one."""
+    rows = [item for item in found["contenders"] if "accuracy" in item]
+    if not rows:
+        return []
+    table = [["contender", "accuracy", "pairs"]]
+    table += [[item["name"], f"{item['accuracy']:.2%}", str(item["accuracy_rows"])] for item in rows]
+    return ["### On the trained checkpoint", QUALITY, table_text(table)]
 
 
 def start_cells(found: dict[str, Any]) -> list[list[str]]:

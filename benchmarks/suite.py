@@ -128,12 +128,14 @@ def run_suite(
     settings: Settings,
     prefix: Path,
     about: dict[str, Any],
+    after: Callable[[Record, Path], None] | None = None,
 ) -> dict[str, Any]:
     """Run all phases, write `prefix`.jsonl as they go and at the end .json, .md, .png and .svg; returns the summary.
 
     Args:
         phases: prepares what is needed and returns the phases; may record what is missing.
         about: what else the report's head says, such as the model's size.
+        after: called when all speeds are measured, with what records and the file for what contenders print.
     """
     recorder = Recorder(Path(f"{prefix}.jsonl"))
     others = machine.OtherWork()
@@ -158,6 +160,8 @@ def run_suite(
         with tqdm(total=sum(_steps(phase, settings) for phase in planned), disable=None) as bar:
             for phase in planned:
                 _run_phase(phase, settings, Path(f"{prefix}.log"), recorder, bar)
+        if after is not None:
+            after(recorder, Path(f"{prefix}.log"))
         recorder({"kind": "end", "load": os.getloadavg()})
     except BaseException:
         recorder.close()

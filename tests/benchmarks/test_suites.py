@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as dispatch
+from benchmarks.checkpoints import XNLI_LABELS
 from benchmarks.cpu import our_specs
 from benchmarks.gpu import gpu_workloads, require_device
 from benchmarks.machine import OtherWork, describe
@@ -21,6 +22,7 @@ from benchmarks.protocol import Spec
 from benchmarks.suite import choose_peers, choose_workloads
 from benchmarks.texts import TextSampler
 from benchmarks.workloads import CPU_WORKLOADS
+from tests.make_checkpoint import make_checkpoint
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.tokenization import XLMTokenizer
@@ -163,11 +165,15 @@ def test_worker_says_why_it_failed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
-    """Two peers, two workloads: everything is measured, correct, and in the report."""
+    """Two peers, two workloads, accuracy on a checkpoint: everything is measured, correct, and in the report."""
+    trained = make_checkpoint(
+        tmp_path / "trained", "XLMForSequenceClassification", n_langs=15, max_position_embeddings=256,
+        id2label=dict(enumerate(XNLI_LABELS)),
+    )  # fmt: skip
     done = run(
         "cpu", "--quick", "--threads", "1", "--layers", "1", "--dim", "64", "--vocab", "300", "--rounds", "2",
         "--only", "mixed,fill-mask", "--peers", "transformers fp32,OpenVINO fp32", "--work", str(tmp_path / "work"),
-        "--output", str(tmp_path / "report"), "--optimum", str(tmp_path / "none"),
+        "--output", str(tmp_path / "report"), "--optimum", str(tmp_path / "none"), "--trained", str(trained),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -185,6 +191,10 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         assert item["check"]["agreement"] == 1
         assert item["first_answer"]["median"] > 0
         assert item["peak_mb"] >= item["rss_mb"] * 0.5 > 0
+    accuracies = {item["accuracy"] for item in found["contenders"] if "accuracy" in item}
+    assert len(accuracies) == 1  # the same weights in fp32 in all engines
+    assert 0 < accuracies.pop() < 1
+    assert sum("accuracy" in item for item in found["contenders"]) == 3
     assert "optimum (text-classification)" in dict(found["missing"])
     for ending in (".md", ".png", ".svg", "-start.png"):
         assert (tmp_path / f"report{ending}").stat().st_size > 500
