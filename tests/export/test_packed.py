@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.make_checkpoint import make_checkpoint
+from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, verify
 from xlm_export.cli import main
 from xlm_runtime.bundle import Bundle
@@ -161,3 +162,19 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(causal), str(tmp_path / "bundle"), "--layout", "packed", "--attentions"]) == 1
     assert "Leave out --layout packed" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_the_code_in_the_docs(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my-bundle").symlink_to(bundles("text-classification-packed"))
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "layouts.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    values: dict[str, Any] = {}
+    exec(code, values)
+    session = onnxruntime.InferenceSession(bundles("text-classification") / "model.onnx")
+    for ids, lang, logits in zip(values["rows"], values["langs"], values["logits"], strict=True):
+        row = np.array([ids])
+        (alone,) = session.run(
+            None, {"input_ids": row, "attention_mask": np.ones_like(row), "langs": np.full_like(row, lang)}
+        )
+        np.testing.assert_allclose(logits, alone[0], rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
