@@ -49,9 +49,7 @@ class Space:
             view = self.view(Slab(block.address, layout), i)
             view[:] = 7.0
             view[:rows, :, :new] = outputs[present(name)]
-        return {
-            present(name): DeviceArray(shape, Slab(block.address, layout), i, block) for i, name in enumerate(NAMES)
-        }
+        return dict.fromkeys(map(present, NAMES), DeviceArray(shape, Slab(block.address, layout), block))
 
     def view(self, slab: Slab, index: int) -> np.ndarray:
         shape = slab.layout.shape(HEAD_DIM)
@@ -61,12 +59,12 @@ class Space:
     def read(self, cache: DeviceCache) -> dict[str, np.ndarray]:
         """The cache's tokens, out of what the engine would read."""
         found = {}
-        for name, array in cache.inputs.items():
+        for i, (name, array) in enumerate(cache.inputs.items()):
             assert array.shape == (cache.rows, HEADS, cache.room, HEAD_DIM)
             if array.slab is None:
                 found[name] = np.zeros((cache.rows, HEADS, 0, HEAD_DIM), np.float16)
                 continue
-            whole = self.view(array.slab, array.index)
+            whole = self.view(array.slab, i)
             assert np.isfinite(whole).all(), "weights of zero times junk would be NaN"
             found[name] = whole[: cache.rows, :, : cache.length].copy()
         return found
@@ -135,7 +133,7 @@ def test_a_step_is_one_copy_and_rooms_double() -> None:
         assert (cache.store is before) == (cache.room == rooms[-1]), "in place while there is room"
         rooms.append(cache.room)
     assert sorted(set(rooms)) == [64, 128, 256]
-    assert cache.nbytes == cache.store.layout.nbytes  # type: ignore[union-attr]
+    assert cache.nbytes == cache.store.slab.layout.nbytes  # type: ignore[union-attr]
 
 
 def test_memory_goes_round() -> None:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.padding import cut, fill
+from xlm_runtime.sessions.gpu.padding import Placement, cut, fill
 from xlm_runtime.sessions.gpu.planning import (
     ALIGNMENT,
     ANY_SHAPE,
     Profile,
+    Region,
     Tensor,
     bucket_dims,
     bucket_size,
@@ -144,10 +145,17 @@ def test_shapes_that_contradict(change: dict[str, tuple[int, ...]], message: str
         read_dims(TENSORS, shapes | change)
 
 
+def place(tensor: Tensor, dims: dict[str, int], bucket: dict[str, int]) -> Placement:
+    return Placement.plan(tensor, Region(8, tensor.nbytes(bucket)), dims, bucket)
+
+
 def pad(tensor: Tensor, value: np.ndarray, dims: dict[str, int], bucket: dict[str, int]) -> np.ndarray:
-    target = np.full(tensor.nbytes(bucket), 0xFF, np.uint8)
-    fill(tensor, value, dims, bucket, target)
-    return target
+    """The region's bytes."""
+    buffer = np.full(tensor.nbytes(bucket) + 16, 0xFF, np.uint8)
+    fill(place(tensor, dims, bucket), value, buffer)
+    assert (buffer[:8] == 0xFF).all()
+    assert (buffer[-8:] == 0xFF).all()
+    return buffer[8:-8]
 
 
 @given(sizes, sizes)
@@ -157,7 +165,7 @@ def test_padding_and_cutting_give_the_array_back(dims: dict[str, int], more: dic
     for tensor in (IDS, MASK, LOGITS, KEY):
         value = rng.integers(0, 100, tensor.shape(dims)).astype(np.float32 if tensor is KEY else tensor.storage)
         padded = pad(tensor, value, dims, bucket)
-        np.testing.assert_array_equal(cut(tensor, padded, dims, bucket), value)
+        np.testing.assert_array_equal(cut(place(tensor, dims, bucket), np.pad(padded, (8, 0))), value)
         rest = padded.view(tensor.storage)
         assert rest.astype(np.float64).sum() == padded_sum(tensor, value), "all but the array is zero"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from threading import RLock
 from typing import Any, Protocol
 
@@ -35,9 +34,7 @@ class DeviceArray:
 
     shape: Shape
     slab: Slab | None = None
-    """None for one without tokens"""
-    index: int = 0
-    """which of the slab's tensors"""
+    """of the keys and values of all layers, one of which this is; None where there are no tokens"""
     owner: Block | None = None
     """keeps the memory"""
 
@@ -48,8 +45,11 @@ class CacheSpace(Protocol):
     device: Device
     pool: BlockPool
     lock: RLock
-    past: tuple[Tensor, ...]
-    """the engine's inputs for keys and values"""
+
+    @property
+    def past(self) -> tuple[Tensor, ...]:
+        """The engine's inputs for keys and values."""
+        ...
 
     def cache_layout(self, rows: int, tokens: int) -> SlabLayout:
         """Room for `rows` sequences of `tokens` tokens or more, in sizes that a step of one token takes."""
@@ -61,12 +61,10 @@ class _Store:
     """A slab, and how many tokens were written into it, of whichever cache that shares it."""
 
     block: Block
-    layout: SlabLayout
+    slab: Slab
     written: int
-
-    @property
-    def slab(self) -> Slab:
-        return Slab(self.block.address, self.layout)
+    arrays: dict[int, dict[str, DeviceArray]] = field(default_factory=dict)
+    """`DeviceCache.inputs` for a number of rows"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,22 +96,25 @@ class DeviceCache:
     @property
     def room(self) -> int:
         """Places of a row, those that are still free included."""
-        return 0 if self.store is None else self.store.layout.capacity
+        return 0 if self.store is None else self.store.slab.layout.capacity
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device, room and padded rows included."""
-        return 0 if self.store is None else self.store.layout.nbytes
+        return 0 if self.store is None else self.store.slab.layout.nbytes
 
-    @cached_property
+    @property
     def inputs(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        for i, tensor in enumerate(self.space.past):
-            heads, head_dim = heads_and_size(tensor)
-            shape = (self.rows, heads, self.room, head_dim)
-            held = (None, 0, None) if self.store is None else (self.store.slab, i, self.store.block)
-            found[tensor.name] = DeviceArray(shape, *held)
-        return found
+        if self.store is not None and self.rows in self.store.arrays:
+            return self.store.arrays[self.rows]
+        heads, head_dim = heads_and_size(self.space.past[0])
+        shape = (self.rows, heads, self.room, head_dim)
+        names = [tensor.name for tensor in self.space.past]
+        if self.store is None:
+            return dict.fromkeys(names, DeviceArray(shape))
+        array = DeviceArray(shape, self.store.slab, self.store.block)
+        self.store.arrays[self.rows] = arrays = dict.fromkeys(names, array)
+        return arrays
 
     def attention_mask(self, new: Array) -> Array:
         free = np.zeros((self.rows, self.room - self.length), np.int64)
@@ -145,7 +146,7 @@ class DeviceCache:
         store = self.store
         if store is not None:
             with self.space.lock:
-                layout = replace(store.layout, rows=self.space.cache_layout(len(index), self.room).rows)
+                layout = replace(store.slab.layout, rows=self.space.cache_layout(len(index), self.room).rows)
                 target = self._store(layout, self.length)
                 self._enqueue(copy_rows(store.slab, target.slab, map(int, index)))
                 store = target
@@ -182,7 +183,8 @@ class DeviceCache:
         return target
 
     def _store(self, layout: SlabLayout, written: int) -> _Store:
-        return _Store(Block(self.space.pool, layout.nbytes, zero=True), layout, written)
+        block = Block(self.space.pool, layout.nbytes, zero=True)
+        return _Store(block, Slab(block.address, layout), written)
 
     def _enqueue(self, copies: Iterable[Copy2D]) -> None:
         self.space.device.activate()

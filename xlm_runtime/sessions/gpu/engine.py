@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from xlm_runtime.sessions.gpu.planning import Profile, Shape, Tensor
@@ -27,6 +27,13 @@ class Call:
     profile: int
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.profile, self.inputs, self.outputs)))
+
+    def __hash__(self) -> int:
+        return self._hash  # a call has dozens of bindings, and is looked up at every step
 
 
 class Execution(Protocol):

@@ -2,56 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xlm_runtime.sessions.gpu.planning import Axis, Dims, Tensor
+from xlm_runtime.sessions.gpu.planning import Axis, Dims, Region, Shape, Tensor, size_of
 from xlm_runtime.sessions.session import Array, narrow_to_bfloat16, widen_bfloat16
+
+Bytes = NDArray[np.uint8]
+Place = tuple[slice, ...]
 
 # p_mask 1 is a token that cannot be an answer; of all other inputs 0 is harmless where the mask is 0.
 _FILL = {"p_mask": 1}
 
 
-def fill(tensor: Tensor, value: Array, dims: Dims, bucket: Dims, target: NDArray[np.uint8]) -> None:
-    """Write an input of the sizes `dims` into the bytes `target`, padded to the sizes `bucket`.
+@dataclass(frozen=True)
+class Placement:
+    """A tensor of a call: where it lies in a buffer, and how it is padded.
 
-    Args:
-        value: in any floating-point type where the tensor has one.
-        target: exactly `tensor.nbytes(bucket)` bytes.
+    `blocks` are pairs of places, in the array of `shape` and in the one of `padded`, that hold the same values;
+    `used` the bytes before the padded rows behind; `sequence` the length of a row before and after.
     """
-    if tensor.name == "logit_positions":
+
+    tensor: Tensor
+    storage: np.dtype[np.generic]
+    region: Region
+    shape: Shape
+    padded: Shape
+    blocks: tuple[tuple[Place, Place], ...]
+    used: int
+    sequence: tuple[int, int]
+
+    @classmethod
+    def plan(cls, tensor: Tensor, region: Region, dims: Dims, bucket: Dims) -> Placement:
+        """How a tensor of the sizes `dims` becomes one of the sizes `bucket`."""
+        first = tensor.axes[0] if tensor.axes else 1
+        return cls(
+            tensor,
+            tensor.storage,
+            region,
+            tensor.shape(dims),
+            tensor.shape(bucket),
+            tuple(_blocks(tensor.axes, dims, bucket)),
+            region.size // max(size_of(first, bucket), 1) * size_of(first, dims),
+            (dims.get("sequence", 1), bucket.get("sequence", 1)),
+        )
+
+
+def fill(place: Placement, value: Array, buffer: Bytes) -> None:
+    """Write an input into its region of `buffer`, padded; floating-point ones may have any precision."""
+    tensor = place.tensor
+    if tensor.name == "logit_positions" and place.sequence[0] != place.sequence[1]:
         # a flat index into batch · sequence, whose rows are longer now
-        row, column = np.divmod(value, max(dims["sequence"], 1))
-        value = row * bucket["sequence"] + column
+        row, column = np.divmod(value, max(place.sequence[0], 1))
+        value = row * place.sequence[1] + column
     if tensor.dtype == "bfloat16":
         value = narrow_to_bfloat16(value)
-    padded = target.view(tensor.storage).reshape(tensor.shape(bucket))
-    if padded.shape == value.shape:
+    padded = _view(place, buffer)
+    if place.shape == place.padded:
         padded[...] = value
         return
     padded[...] = _FILL.get(tensor.name, 0)
-    for inner, outer in _blocks(tensor.axes, dims, bucket):
+    for inner, outer in place.blocks:
         padded[outer] = value[inner]
 
 
-def cut(tensor: Tensor, source: NDArray[np.uint8], dims: Dims, bucket: Dims) -> Array:
-    """An output of the sizes `dims` out of the bytes of one of the sizes `bucket`, as an array of its own.
-
-    bfloat16 comes as float32.
-    """
-    padded = source.view(tensor.storage).reshape(tensor.shape(bucket))
-    value = np.empty(tensor.shape(dims), tensor.storage)
-    for inner, outer in _blocks(tensor.axes, dims, bucket):
+def cut(place: Placement, buffer: Bytes) -> Array:
+    """An output out of its region of `buffer`, as an array of its own; bfloat16 comes as float32."""
+    padded = _view(place, buffer)
+    value = np.empty(place.shape, place.storage)
+    for inner, outer in place.blocks:
         value[inner] = padded[outer]
-    return widen_bfloat16(value) if tensor.dtype == "bfloat16" else value
+    return widen_bfloat16(value) if place.tensor.dtype == "bfloat16" else value
 
 
-def _blocks(axes: tuple[Axis, ...], dims: Dims, bucket: Dims) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Pairs of places, in the array of sizes `dims` and in the one of sizes `bucket`, that hold the same values."""
+def _view(place: Placement, buffer: Bytes) -> Array:
+    region = place.region
+    return buffer[region.offset : region.offset + region.size].view(place.storage).reshape(place.padded)
+
+
+def _blocks(axes: tuple[Axis, ...], dims: Dims, bucket: Dims) -> list[tuple[Place, Place]]:
+    if not axes:
+        return [((), ())]
     pairs = [tuple(zip(*choice, strict=True)) for choice in product(*(_spans(axis, dims, bucket) for axis in axes))]
-    return [(inner, outer) for inner, outer in pairs] if axes else [((), ())]
+    return [(inner, outer) for inner, outer in pairs]
 
 
 def _spans(axis: Axis, dims: Dims, bucket: Dims) -> list[tuple[slice, slice]]:

@@ -1,0 +1,131 @@
+"""A call's plan: all that follows from the shapes of its inputs, so that it is worked out once for each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xlm_runtime.sessions.gpu.cache import PAST, PRESENT, DeviceArray
+from xlm_runtime.sessions.gpu.engine import Binding, Call, Engine
+from xlm_runtime.sessions.gpu.padding import Placement
+from xlm_runtime.sessions.gpu.planning import (
+    ANY_SHAPE,
+    NOTHING,
+    Dims,
+    Tensor,
+    bucket_dims,
+    choose_profile,
+    plan_buffer,
+    read_dims,
+)
+from xlm_runtime.sessions.gpu.slabs import Slab, SlabLayout
+
+# Plans kept; a session sees as many different shapes as there are lengths and batches.
+_MOST_PLANS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class CallPlan:
+    """How a call of the sizes `dims` runs: in which profile, padded to `bucket`, with its arrays where.
+
+    `sent` go to the device in one buffer of `sent_bytes`, `back` come from it in another; past and present keys and
+    values are in neither where they stay on the device.
+    """
+
+    profile: int
+    dims: Dims
+    bucket: Dims
+    sent: tuple[Placement, ...]
+    sent_bytes: int
+    back: tuple[Placement, ...]
+    back_bytes: int
+    calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
+
+
+class Planner:
+    """Plans of an engine's calls, remembered by shape.
+
+    Args:
+        buckets: pad to the sizes of `planning.bucket_size`.
+    """
+
+    def __init__(self, engine: Engine, *, buckets: bool) -> None:
+        self._engine = engine
+        self._buckets = buckets
+        self._profiles = engine.profiles or (ANY_SHAPE,)
+        self._plans: OrderedDict[Any, CallPlan] = OrderedDict()
+        self.past = tuple(tensor for tensor in engine.inputs if tensor.name.startswith(PAST))
+        outputs = {tensor.name: tensor for tensor in engine.outputs}
+        self.present = tuple(outputs[tensor.name.replace(PAST, PRESENT, 1)] for tensor in self.past)
+
+    def dims(self, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes of a call's dimensions; raises EngineError for shapes that contradict the graph."""
+        return read_dims(self._engine.inputs, {name: tuple(value.shape) for name, value in inputs.items()})
+
+    def fits(self, dims: Dims) -> bool:
+        return any(profile.takes(dims, NOTHING) for profile in self._profiles)
+
+    def bucket(self, dims: Dims) -> dict[str, int]:
+        """The sizes that a call of `dims` would be padded to; raises EngineError where no profile takes it."""
+        return bucket_dims(dims, choose_profile(self._profiles, dims, self._work))
+
+    def plan(self, inputs: Mapping[str, Any]) -> CallPlan:
+        """The plan of a call.
+
+        Raises:
+            EngineError: wrong inputs, or sizes that no profile takes.
+        """
+        held = next((value for value in inputs.values() if isinstance(value, DeviceArray)), None)
+        layout = held.slab.layout if held is not None and held.slab is not None else None
+        key = (held is not None, layout, *((name, value.shape) for name, value in inputs.items()))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make(self.dims(inputs), held is not None, layout)
+            if len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def call(self, plan: CallPlan, sent: int, back: int, past: Slab | None, present: Slab | None) -> Call:
+        """The call with its arrays at these addresses; the same object for the same addresses.
+
+        Args:
+            sent, back: the buffers' addresses.
+            past, present: keys and values that stay on the device.
+        """
+        key = (sent, back, past.base if past else 0, present.base if present else 0)
+        call = plan.calls.get(key)
+        if call is None:
+            where = {place.tensor.name: sent + place.region.offset for place in plan.sent}
+            where |= {place.tensor.name: back + place.region.offset for place in plan.back}
+            for tensors, slab in ((self.past, past), (self.present, present)):
+                if slab is not None:
+                    where |= {each.name: slab.layout.address(slab.base, i) for i, each in enumerate(tensors)}
+            if len(plan.calls) > 16:  # addresses of the past that do not come back
+                plan.calls.clear()
+            call = plan.calls[key] = Call(
+                plan.profile,
+                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._engine.inputs),
+                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._engine.outputs),
+            )
+        return call
+
+    def _make(self, dims: Dims, staying: bool, layout: SlabLayout | None) -> CallPlan:
+        fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
+        profile = choose_profile(self._profiles, dims, self._work, fixed)
+        bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
+        sent, sent_bytes = _places(self._engine.inputs, self.past if layout else (), dims, bucket)
+        back, back_bytes = _places(self._engine.outputs, self.present if staying else (), dims, bucket)
+        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)
+
+    def _work(self, dims: Dims) -> int:
+        return sum(tensor.nbytes(dims) for tensor in self._engine.inputs)
+
+
+def _places(
+    tensors: tuple[Tensor, ...], without: tuple[Tensor, ...], dims: Dims, bucket: Dims
+) -> tuple[tuple[Placement, ...], int]:
+    tensors = tuple(tensor for tensor in tensors if tensor not in without)
+    regions, size = plan_buffer(tensors, bucket)
+    return tuple(Placement.plan(tensor, regions[tensor.name], dims, bucket) for tensor in tensors), size
