@@ -18,6 +18,7 @@ from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint
 from xlm_runtime import GenerationOptions, pipeline
+from xlm_runtime.generation.cache import KeyValueCache
 
 NEW = 16
 EOS = 1
@@ -88,6 +89,44 @@ def test_greedy_equals_the_uncached_loop(causal: tuple[Any, TorchLoop]) -> None:
     answers = pipe(TEXTS, GenerationOptions(max_new_tokens=NEW), lang=LANGS)
     for text, lang, answer in zip(TEXTS, LANGS, answers, strict=True):
         assert answer["ids"] == loop.greedy(text, lang, NEW)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cache_edited_at_random_equals_whole_sequences(causal: tuple[Any, TorchLoop], seed: int) -> None:
+    """Prompts of unequal length, then rows reordered, tokens cut off and appended, from any value so far; chunks of any
+    size. After each step every row's scores are torch's for its whole sequence."""
+    pipe, loop = causal
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(14, 400, length).tolist() for length in rng.integers(1, 9, 3)]
+    longest = max(map(len, rows))
+    ids = np.array([[0] * (longest - len(row)) + row for row in rows])
+    mask = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    cache = KeyValueCache.create(pipe.model.config, len(rows), chunk=int(rng.integers(1, 12)))
+    values: list[tuple[KeyValueCache, list[list[int]]]] = []
+    for _ in range(12):
+        positions = np.maximum(cache.mask.sum(axis=1, keepdims=True) + mask.cumsum(axis=1) - 1, 0)
+        outputs = pipe.model.feed(
+            {
+                "input_ids": ids,
+                "attention_mask": cache.attention_mask(mask),
+                "langs": np.ones_like(ids),
+                "position_ids": positions,
+                "logit_positions": np.arange(1, len(ids) + 1) * ids.shape[1] - 1,
+                **cache.inputs,
+            }
+        )
+        for row, got in zip(rows, outputs["logits"], strict=True):
+            want = loop.log_probs(row, "en")
+            np.testing.assert_allclose(torch.from_numpy(got).log_softmax(-1), want, atol=RUNTIME_FP32)
+        values.append((cache.append(outputs, mask), rows))
+        cache, rows = values[int(rng.integers(max(0, len(values) - 3), len(values)))]
+        parents = rng.integers(0, len(rows), int(rng.integers(1, 4))).tolist()
+        cut = int(rng.integers(0, min(map(len, rows))))  # at least one token stays in each row
+        cache = cache.reorder(parents).trim(stop=cache.length - cut).without_padding()
+        ids = rng.integers(14, 400, (len(parents), int(rng.integers(1, 4))))
+        mask = np.ones_like(ids)
+        kept = [rows[parent][: len(rows[parent]) - cut] for parent in parents]
+        rows = [old + new for old, new in zip(kept, ids.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("beams", [2, pytest.param(5, marks=pytest.mark.slow)])
@@ -178,24 +217,39 @@ def test_the_mask_token_mode_equals_transformers(bundles: Bundles, options: dict
             np.testing.assert_allclose(got, output.sequences_scores.numpy(), atol=RUNTIME_FP32)
 
 
-@pytest.fixture(scope="module")
-def ende(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, TorchLoop]:
-    """The causal English-German configuration with its vocabulary, two of its layers and drawn weights."""
-    folder = tmp_path_factory.mktemp("ende")
-    write_checkpoint(folder / "checkpoint", "xlm-clm-ende-1024", n_layers=2)
+CAUSAL = {
+    "xlm-clm-ende-1024": {
+        "Der alte Leuchtturm steht am Rand der kleinen Stadt": "de",
+        "In winter only two ships go": "en",
+    },
+    "xlm-clm-enfr-1024": {"Le vieux phare se dresse au bord": "fr", "In winter only two ships go": "en"},
+}
+
+
+@pytest.fixture(scope="module", params=CAUSAL)
+def official(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, TorchLoop, dict[str, str]]:
+    """A causal official configuration, two of its layers with drawn weights: English-German with its own vocabulary,
+    English-French, whose vocabulary is not among the reference data, with letters and numbered words."""
+    folder = tmp_path_factory.mktemp("official")
+    published = json.loads((SHARED / "xlm_official_configs.json").read_text(encoding="utf-8"))["configs"][request.param]
+    write_checkpoint(folder / "checkpoint", request.param, n_layers=2)
     path = folder / "checkpoint" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"causal": True}), encoding="utf-8")
+    # published with causal=false; the mask and language options are the file's
+    values = json.loads(path.read_text()) | published | {"n_layers": 2, "causal": True}
+    path.write_text(json.dumps(values), encoding="utf-8")
     bundle = export(folder / "checkpoint", folder / "bundle")
     assert (bundle.task, bundle.verification["status"]) == ("text-generation", "passed")
-    return pipeline("text-generation", folder / "bundle"), TorchLoop(folder / "checkpoint")
+    assert (bundle.config.vocab_size, bundle.config.lang2id) == (published["vocab_size"], published["lang2id"])
+    return pipeline("text-generation", folder / "bundle"), TorchLoop(folder / "checkpoint"), CAUSAL[request.param]
 
 
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data folder ../shared/data is absent")
-def test_the_real_vocabulary(ende: tuple[Any, TorchLoop]) -> None:
-    pipe, loop = ende
-    prompts = {"Der alte Leuchtturm steht am Rand der kleinen Stadt": "de", "In winter only two ships go": "en"}
+def test_the_official_causal_configurations(official: tuple[Any, TorchLoop, dict[str, str]]) -> None:
+    pipe, loop, prompts = official
     texts, langs = list(prompts), list(prompts.values())
     wanted = GenerationOptions(max_new_tokens=24, ignore_eos=False)
     for text, lang, answer in zip(texts, langs, pipe(texts, wanted, lang=langs), strict=True):
