@@ -1,0 +1,228 @@
+"""A bundle's graph becomes a TensorRT engine, beside its stamp in the bundle's folder `engines`."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlm_export.engines.profiles import custom_profile, preset_profiles
+from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
+from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
+from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
+from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+
+# What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.
+DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
+
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+def build_engine(
+    bundle: str | Path,
+    *,
+    flavor: str | None = None,
+    precision: str | None = None,
+    profile: Sequence[str] = (),
+    profiles: str | None = None,
+    targets: Sequence[str] = (),
+    timing_cache: str | Path | None = None,
+    optimization_level: int | None = None,
+    name: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[EngineStamp, EngineReport]:
+    """Build an engine from a padded graph of a bundle.
+
+    It is written to `engines/NAME.plan` with its stamp `engines/NAME.json`, whole or not at all, in place of one of the
+    same name. The rest of the bundle stays as it is.
+
+    Args:
+        bundle: a folder that `export` wrote.
+        flavor: "tensorrt" or "tensorrt-rtx"; by default the first of the two that is installed.
+        precision: which of the bundle's graphs, "fp32", "fp16" or "bf16"; by default the first that fits.
+        profile: shapes to build for, each `min:opt:max`, see `custom_profile`.
+        profiles: or a set of them: "default", "latency", "throughput" or "long", see `PRESETS`.
+        targets: GPU architectures, such as "sm89". `tensorrt` builds for the GPU at hand alone.
+        timing_cache: a file that keeps `tensorrt`'s measurements of kernels from one build to the next.
+        optimization_level: 0 (builds fast) to 5 (runs fast); by default TensorRT's own.
+        name: of the files; by default flavour, precision and targets.
+        progress: called with the name of each step before it starts.
+
+    Raises:
+        InputError: options that are unknown or contradict each other, or a bundle without such a graph.
+        BundleError: files that are missing or damaged.
+        MissingExtraError: the TensorRT module is not installed.
+        EngineError: TensorRT refuses the graph or cannot build, or the network does not compute in `precision`.
+    """
+    step = progress or (lambda name: None)
+    _check_options(profile, profiles, optimization_level, name)
+    step("check the bundle")
+    written = Bundle.load(bundle)
+    graph = _padded_graph(written, precision)
+    if profile:
+        chosen = tuple(custom_profile(text, graph, written.config) for text in profile)
+    else:
+        chosen = preset_profiles(profiles or "default", graph, written.config)
+    toolkit = Toolkit(flavor)
+    options = BuildOptions(_targets(toolkit, targets), optimization_level, _read_cache(toolkit, timing_cache))
+    written.check_files(written.files_of(graph))
+    step(f"parse {graph.file}")
+    network = toolkit.parse(written.folder / graph.file)
+    types = NetworkTypes.read(network)
+    types.check(graph.precision, graph.file)
+    step(f"build for {len(chosen)} profiles")
+    began = time.perf_counter()
+    plan, cache = toolkit.build(network, chosen, options)
+    seconds = time.perf_counter() - began
+    step("inspect the engine")
+    report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.targets))
+    step("write the engine")
+    stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.targets)))
+    stamp = _write(written, graph, toolkit, options.targets, chosen, plan, stem, report)
+    if timing_cache is not None and cache is not None:
+        _write_whole(Path(timing_cache), cache)
+    return stamp, report
+
+
+def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
+    if precision is not None and precision not in TYPES:
+        raise InputError(f"Unknown precision '{precision}' for an engine; expected one of {', '.join(TYPES)}.")
+    portable = [graph for graph in bundle.graphs if graph.engine is None and graph.precision in TYPES]
+    fitting = [graph for graph in portable if precision in (None, graph.precision)]
+    for graph in fitting:
+        if graph.layout == "padded":
+            return graph
+    if fitting:
+        raise InputError(
+            f"The bundle '{bundle.folder}' has its {fitting[0].precision} graph in the layout {fitting[0].layout} "
+            "only; engines are built from padded graphs. Export the checkpoint in the padded layout."
+        )
+    there = ", ".join(dict.fromkeys(graph.precision for graph in bundle.graphs))
+    wanted = " or ".join(TYPES) if precision is None else precision
+    again = precision or "fp16"
+    raise InputError(
+        f"The bundle '{bundle.folder}' has no graph in {wanted} for TensorRT; it has {there}. Export the checkpoint "
+        f"with --precision {again}."
+    )
+
+
+def _targets(toolkit: Toolkit, targets: Sequence[str]) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(target.lower() for target in targets))
+    available = toolkit.available_targets()
+    if available:
+        for target in wanted:
+            if target not in available:
+                raise InputError(
+                    f"{toolkit.flavor} {toolkit.version} does not build for the target '{target}'; expected some of "
+                    f"{', '.join(available)}. For another GPU use --flavor tensorrt on a machine that has it."
+                )
+        return wanted or DEFAULT_TARGETS
+    here = _architecture(f"An engine of {toolkit.flavor}")
+    if wanted not in ((), (here,)):
+        raise InputError(
+            f"{toolkit.flavor} builds for the GPU at hand, which is {here}, not for {', '.join(wanted)}; leave out "
+            "--target, or use --flavor tensorrt-rtx."
+        )
+    return (here,)
+
+
+def _architecture(purpose: str) -> str:
+    """The architecture of the first GPU, such as "sm89".
+
+    Raises:
+        MissingExtraError, EngineError: see `CudaDevice`.
+    """
+    from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
+
+    device = CudaDevice(0, purpose, "tensorrt")
+    architecture = device.architecture
+    device.close()
+    return architecture
+
+
+def _inspect(toolkit: Toolkit, plan: Any, targets: tuple[str, ...]) -> dict[str, Any] | str:
+    """What the inspector says, or why it cannot be asked: an engine is loaded on a GPU that it is for."""
+    try:
+        here = _architecture("The engine inspector")
+    except (MissingExtraError, EngineError) as error:
+        return f"not asked, it needs a GPU. {error}"
+    if here not in targets:
+        return f"not asked, the GPU here is {here} and the engine for {', '.join(targets)}"
+    return toolkit.inspect(plan)
+
+
+def _read_cache(toolkit: Toolkit, path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    if toolkit.flavor == "tensorrt-rtx":
+        raise InputError("tensorrt-rtx keeps no timing cache, since it measures no kernels; leave out --timing-cache.")
+    return Path(path).read_bytes() if Path(path).exists() else b""
+
+
+def _check_options(
+    profile: Sequence[str], profiles: str | None, optimization_level: int | None, name: str | None
+) -> None:
+    if profile and profiles is not None:
+        raise InputError("--profile and --profiles contradict each other; give the one or the other.")
+    if optimization_level is not None and optimization_level not in OPTIMIZATION_LEVELS:
+        raise InputError(
+            f"optimization_level is {optimization_level}; expected {OPTIMIZATION_LEVELS.start} to "
+            f"{OPTIMIZATION_LEVELS.stop - 1}."
+        )
+    if name is not None and not _NAME.fullmatch(name):
+        raise InputError(f"The engine's name '{name}' is not one for a file; use letters, digits, '.', '_' and '-'.")
+
+
+def _write(
+    bundle: Bundle,
+    graph: Graph,
+    toolkit: Toolkit,
+    targets: tuple[str, ...],
+    profiles: tuple[EngineProfile, ...],
+    plan: Any,
+    stem: str,
+    report: EngineReport,
+) -> EngineStamp:
+    """Plan and stamp; at no moment does a stamp stand beside another plan than its own."""
+    folder = bundle.folder / ENGINES_FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{stem}.plan"
+    temporary = folder / f".{path.name}.{os.getpid()}"
+    try:
+        temporary.write_bytes(memoryview(plan))
+        stamp = EngineStamp(
+            flavor=toolkit.flavor,
+            version=toolkit.version,
+            targets=targets,
+            precision=graph.precision,
+            profiles=profiles,
+            graph=graph.file,
+            sources={name: bundle.files[name] for name in bundle.files_of(graph)},
+            plan=f"{ENGINES_FOLDER}/{path.name}",
+            plan_sha256=file_sha256(temporary),
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+        )
+        path.with_suffix(".json").unlink(missing_ok=True)
+        temporary.replace(path)
+        stamp.write(path.with_suffix(".json"), report.to_dict())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    return stamp
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

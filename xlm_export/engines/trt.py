@@ -1,0 +1,237 @@
+"""What talks to TensorRT: `tensorrt` (10 and 11) and `tensorrt_rtx`, two modules with one API.
+
+The differences: `tensorrt_rtx` compiles for named GPU architectures and needs no GPU for it, while `tensorrt` measures
+kernels on the GPU at hand and builds for that one.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_runtime.engine_stamp import FLAVORS, EngineProfile
+from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+# Of the verbose messages, thousands for each profile, only these are read.
+_TELLING = re.compile(r"self-attention pattern|LayerType: ")
+OPTIMIZATION_LEVELS = range(6)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A line of TensorRT's log; `severity` is ERROR, INTERNAL_ERROR, WARNING, INFO or VERBOSE."""
+
+    severity: str
+    text: str
+
+
+@dataclass
+class BuildOptions:
+    """How to build. `targets` are architectures such as "sm89"; with `tensorrt` they name the GPU at hand."""
+
+    targets: tuple[str, ...]
+    optimization_level: int | None = None
+    timing_cache: bytes | None = None
+
+
+class Toolkit:
+    """One TensorRT module.
+
+    Args:
+        flavor: "tensorrt" or "tensorrt-rtx"; by default the first of them that is installed.
+
+    Raises:
+        InputError: an unknown flavour.
+        MissingExtraError: it is not installed.
+    """
+
+    def __init__(self, flavor: str | None = None) -> None:
+        if flavor is not None and flavor not in FLAVORS:
+            raise InputError(f"Unknown flavor '{flavor}'; expected one of {', '.join(FLAVORS)}.")
+        self.flavor, self.api = _import(FLAVORS if flavor is None else (flavor,))
+        self.version: str = self.api.__version__
+        self._logger = _logger(MODULES[self.flavor])
+        self.messages: list[Message] = []
+        self._logger.messages = self.messages
+        self._parts: list[Any] = []  # a builder and a parser have to outlive the network that they made
+
+    def available_targets(self) -> tuple[str, ...]:
+        """The architectures that this module compiles for without the GPU; none where it needs the GPU itself."""
+        if not hasattr(self.api, "ComputeCapability"):
+            return ()
+        names = (name.lower() for name in self.api.ComputeCapability.__members__)
+        return tuple(sorted((name for name in names if name.startswith("sm")), key=lambda name: int(name[2:])))
+
+    def parse(self, path: Path) -> Any:
+        """The graph as a strongly typed network.
+
+        Raises:
+            EngineError: what TensorRT's parser says, with the node that it stumbles over.
+        """
+        try:
+            builder = self.api.Builder(self._logger)
+        except TypeError as error:  # the module's way to say that it got none
+            raise EngineError(f"{self.flavor} {self.version} cannot start: {self._last_error() or error}.") from error
+        network = builder.create_network(1 << int(self.api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = self.api.OnnxParser(network, self._logger)
+        if not parser.parse_from_file(str(path)):
+            raise EngineError(_parser_error(parser, path, f"{self.flavor} {self.version}"))
+        self._parts = [builder, parser]
+        return network
+
+    def build(
+        self,
+        network: Any,
+        profiles: Sequence[EngineProfile],
+        options: BuildOptions,
+    ) -> tuple[Any, bytes | None]:
+        """The plan (a buffer) of a network that `parse` gave, and the timing cache where one was asked for.
+
+        A user's interrupt (Ctrl-C) ends the build.
+
+        Raises:
+            EngineError: TensorRT refuses a profile or cannot build.
+        """
+        builder = self._parts[0]
+        config = builder.create_builder_config()
+        config.profiling_verbosity = self.api.ProfilingVerbosity.DETAILED
+        config.clear_flag(self.api.BuilderFlag.TF32)  # on by default; products of fp32 graphs would keep 10 bits
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        self._add_profiles(builder, config, network, profiles)
+        if self.available_targets():
+            config.num_compute_capabilities = len(options.targets)
+            for i, target in enumerate(options.targets):
+                config.set_compute_capability(self.api.ComputeCapability.__members__[target.upper()], i)
+        cache = None
+        if options.timing_cache is not None:
+            cache = config.create_timing_cache(options.timing_cache)
+            dropped = any("deserialize timing cache" in message.text for message in self.messages)  # a warning to it
+            if dropped or cache is None or not config.set_timing_cache(cache, False):
+                raise EngineError(
+                    f"The timing cache does not fit {self.flavor} {self.version} and this GPU; name another file."
+                )
+        config.progress_monitor = monitor = _monitor(self.api, self._logger)
+        self._logger.interrupt = None
+        plan = builder.build_serialized_network(network, config)
+        del monitor  # lives as long as the build
+        if self._logger.interrupt is not None:
+            raise self._logger.interrupt
+        if plan is None:
+            raise EngineError(f"{self.flavor} {self.version} cannot build the engine: {self._last_error()}.")
+        return plan, None if cache is None else bytes(config.get_timing_cache().serialize())
+
+    def inspect(self, plan: Any) -> dict[str, Any]:
+        """What the engine inspector and the engine say; needs the GPU that the plan is for.
+
+        Raises:
+            EngineError: the plan cannot be loaded here.
+        """
+        runtime = self.api.Runtime(self._logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(f"{self.flavor} {self.version} built a plan that it cannot load: {self._last_error()}.")
+        inspector = engine.create_engine_inspector()
+        information = inspector.get_engine_information(self.api.LayerInformationFormat.JSON)
+        memory = [int(engine.get_device_memory_size_for_profile_v2(i)) for i in range(engine.num_optimization_profiles)]
+        return {"layers": information, "device_memory_of_profiles": memory}
+
+    def _add_profiles(self, builder: Any, config: Any, network: Any, profiles: Sequence[EngineProfile]) -> None:
+        inputs = {network.get_input(i).name for i in range(network.num_inputs)}
+        for profile in profiles:
+            made = builder.create_optimization_profile()
+            for name, (low, best, high) in profile.shapes.items():
+                if name in inputs:
+                    made.set_shape(name, low, best, high)
+            if config.add_optimization_profile(made) < 0:
+                raise EngineError(f"{self.flavor} {self.version} refuses the profile '{profile.name}': "
+                                  f"{self._last_error()}.")  # fmt: skip
+
+    def _last_error(self) -> str:
+        """The last error of the log, in one line; it is TensorRT's own."""
+        errors = [message.text for message in self.messages if "ERROR" in message.severity]
+        errors = [
+            text for text in errors if "catchCudaError" not in text
+        ] or errors  # that there is no driver is no news
+        if not errors:
+            return "its log holds no error (a logger that another part of this process registered may have it)"
+        return " ".join(errors[-1].split()).rstrip(".")
+
+
+def _import(flavors: Sequence[str]) -> tuple[str, Any]:
+    for flavor in flavors:
+        try:
+            return flavor, importlib.import_module(MODULES[flavor])
+        except ImportError as error:
+            missing = error
+    package = MODULES[flavors[-1]].replace("_", "-")
+    raise MissingExtraError(package, "tensorrt", f"An engine of the flavor '{flavors[-1]}'") from missing
+
+
+@functools.cache
+def _logger(module: str) -> Any:
+    """The one logger of a module in this process: TensorRT keeps the first that it is given.
+
+    It must let no exception through, since TensorRT calls it in the middle of C++; one that an interrupt raises is kept
+    in `interrupt`.
+    """
+    api = importlib.import_module(module)
+
+    class Logger(api.ILogger):  # type: ignore[misc, name-defined]  # known only now
+        def __init__(self) -> None:
+            super().__init__()
+            self.messages: list[Message] = []
+            self.interrupt: BaseException | None = None
+
+        def log(self, severity: Any, text: str) -> None:
+            try:
+                name = severity.name
+                if name != "VERBOSE" or _TELLING.search(text):
+                    self.messages.append(Message(name, text))
+            except BaseException as error:
+                self.interrupt = error
+
+    return Logger()
+
+
+def _monitor(api: Any, logger: Any) -> Any:
+    """Ends a build that the user interrupts: Python notices it in one of these calls, or in one of the logger's."""
+
+    class Monitor(api.IProgressMonitor):  # type: ignore[misc]  # known only now
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            pass
+
+        def step_complete(self, name: str, step: int) -> bool:
+            try:
+                return logger.interrupt is None
+            except BaseException as error:
+                logger.interrupt = error
+                return False
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+    return Monitor()
+
+
+def _parser_error(parser: Any, path: Path, who: str) -> str:
+    """The parser's first error as one sentence."""
+    if not parser.num_errors:
+        return f"{who} cannot read '{path}'."
+    error = parser.get_error(0)
+    text = " ".join(error.desc().split()).rstrip(".")
+    if error.code().name.startswith("UNSUPPORTED"):
+        text = "the operator is not supported"
+    if not error.node_name() and not error.node_operator():
+        return f"{who} cannot read '{path}': {text}."
+    return (
+        f"{who} refuses the node '{error.node_name()}' ({error.node_operator()}) of '{path}': {text}. "
+        "The graph needs another operator there, or another --opset."
+    )
