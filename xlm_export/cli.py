@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
+from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, Bundle
 from xlm_runtime.errors import XLMError
 from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
@@ -109,8 +109,7 @@ def _export(options: argparse.Namespace) -> int:
     from xlm_export.tracing import DEFAULT_OPSET
 
     began = time.perf_counter()
-    verify_steps = VERIFY_STEPS + (MIXED_STEPS if options.layout == "packed" else 0)
-    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else verify_steps))
+    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else _verify_steps(options.layout)))
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -147,10 +146,14 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify_steps(layout: str) -> int:
+    return VERIFY_STEPS + (MIXED_STEPS if layout == "packed" else 0)
+
+
 def _verify(options: argparse.Namespace) -> int:
     from xlm_export.export import verify
 
-    bar = _Bar(1 + VERIFY_STEPS)
+    bar = _Bar(1 + _verify_steps(Bundle.load(options.bundle, accept_failed=True).graph().layout))
     try:
         report = verify(options.bundle, options.checkpoint, progress=bar)
     finally:
