@@ -9,7 +9,7 @@ from typing import Any
 
 from xlm_runtime.engine_stamp import FLAVORS
 
-STEPS = 5  # that `build_engine` names
+ENGINE_STEPS = 5  # that `build_engine` names
 
 
 def add_engine_command(commands: Any) -> None:

@@ -89,10 +89,10 @@ class EngineReport:
 
     `attention` counts the network's attentions (`network`), those that the builder's log calls a self-attention pattern
     (`recognised`), and of the engine's layers, over all profiles, those that compute an attention's softmax (`softmax`)
-    and those that compute both its matrix products in the same kernel (`fused`). `engine_layers` are the engine's layers:
-    name, type, tactic and the graph's nodes in it. Memory is in bytes. `inspector` is what TensorRT says of the engine
-    on the GPU, or a sentence that says why it was not asked. Without the builder's log `attention` and the lists that
-    come from it are empty.
+    and those that compute both its matrix products in the same kernel (`fused`). `engine_layers` are the engine's
+    layers: name, type, tactic and the graph's nodes in it. Memory is in bytes. `inspector` is what TensorRT says of the
+    engine on the GPU, or a sentence that says why it was not asked. Without the builder's log `attention` and the lists
+    that come from it are empty.
     """
 
     network: dict[str, dict[str, int]]
