@@ -49,7 +49,7 @@ class Toolkit:
 
     Raises:
         InputError: an unknown flavour.
-        MissingExtraError: it is not installed.
+        MissingExtraError, EngineError: it is not installed.
     """
 
     def __init__(self, flavor: str | None = None) -> None:
@@ -165,14 +165,18 @@ class Toolkit:
         return " ".join(errors[-1].split()).rstrip(".")
 
 
-def _import(flavors: Sequence[str]) -> tuple[str, Any]:
+def _import(flavors: tuple[str, ...]) -> tuple[str, Any]:
     for flavor in flavors:
         try:
             return flavor, importlib.import_module(MODULES[flavor])
         except ImportError as error:
             missing = error
-    package = MODULES[flavors[-1]].replace("_", "-")
-    raise MissingExtraError(package, "tensorrt", f"An engine of the flavor '{flavors[-1]}'") from missing
+    if flavors == ("tensorrt",):  # no extra brings it
+        raise EngineError(
+            "An engine of the flavor 'tensorrt' needs the package 'tensorrt', which is not installed; install it from "
+            "NVIDIA (pip install tensorrt), or use --flavor tensorrt-rtx."
+        ) from missing
+    raise MissingExtraError("tensorrt-rtx", "tensorrt", "A TensorRT engine") from missing
 
 
 @functools.cache
