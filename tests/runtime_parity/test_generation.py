@@ -91,6 +91,14 @@ def test_greedy_equals_the_uncached_loop(causal: tuple[Any, TorchLoop]) -> None:
         assert answer["ids"] == loop.greedy(text, lang, NEW)
 
 
+def test_greedy_in_openvino_equals_the_uncached_loop(bundles: Bundles, causal: tuple[Any, TorchLoop]) -> None:
+    pytest.importorskip("openvino")
+    pipe, loop = pipeline("text-generation", bundles("text-generation"), provider="openvino"), causal[1]
+    answers = pipe(TEXTS[:3], GenerationOptions(max_new_tokens=NEW), lang=LANGS[:3])
+    for text, lang, answer in zip(TEXTS, LANGS, answers, strict=False):
+        assert answer["ids"] == loop.greedy(text, lang, NEW)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_cache_edited_at_random_equals_whole_sequences(causal: tuple[Any, TorchLoop], seed: int) -> None:
     """Prompts of unequal length, then rows reordered, tokens cut off and appended, from any value so far; chunks of any
