@@ -1,4 +1,4 @@
-"""`xlm-export`: export a checkpoint, verify a bundle, add graphs to it for an engine or with smaller weights."""
+"""`xlm-export`: export a checkpoint, verify a bundle, add graphs or engines to it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from xlm_export.cli_engine import ENGINE_STEPS, add_engine_command, run_engine
+from xlm_export.cli_quantize import add_quantize, run_quantize
 from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, Bundle
 from xlm_runtime.errors import XLMError
 from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
-EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS, QUANTIZE_STEPS = 3, 7, 11, 3
+EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS, QUANTIZE_STEPS = 3, 7, 11, 4
 MIXED_STEPS = 2  # more, to verify a packed graph
 
 
@@ -87,10 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     optimize.add_argument("--passes", help="comma-separated, instead of the target's: attention, qkv, skip-layer-norm, "
                           "bias-gelu")  # fmt: skip
     optimize.add_argument("--force", action="store_true", help="replace such a graph that is already there")
-    quantize = commands.add_parser("quantize", help="add a graph with smaller weights to a bundle for text-generation")
-    quantize.add_argument("bundle", type=Path)
-    quantize.add_argument("--recipe", required=True, help="int8-dynamic or int4-weights")
-    quantize.add_argument("--force", action="store_true", help="replace such a graph that is already there")
+    add_quantize(commands)
     add_engine_command(commands)
     return parser
 
@@ -199,19 +197,12 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    from xlm_export.quantization import RECIPES, quantize
-
     bar = _Bar(QUANTIZE_STEPS)
     try:
-        bundle = quantize(options.bundle, options.recipe, force=options.force, progress=bar)
+        show = run_quantize(options, bar)
     finally:
         bar.close()
-    precision = RECIPES[options.recipe].precision
-    report = bundle.verification["quantized"][precision]
-    size = (options.bundle / bundle.graph(precision).file).stat().st_size / 1e6
-    print(f"{options.bundle}: {bundle.graph(precision).file}, {size:.1f} MB")
-    print(f"against fp32: scores differ by {report['logits']['relative']:.1e} of the largest at most, "
-          f"same choice in {report['same_choice']:.1%} of the steps")  # fmt: skip
+    show()
     return 0
 
 

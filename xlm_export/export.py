@@ -142,8 +142,8 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
     report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
-    quantized = {key: value for key, value in written.verification.items() if key == "quantized"}
-    write_contents(replace(written, verification=report.to_dict() | quantized))
+    others = {key: value for key, value in written.verification.items() if key in ("quantized", "optimized")}
+    write_contents(replace(written, verification=report.to_dict() | others))
     return report
 
 

@@ -43,9 +43,18 @@ class GenerationCase:
 
 
 def generation_cases(
-    graph_inputs: Sequence[TensorSpec], config: XLMConfig, tokenizer: XLMTokenizer, seed: int = 0
+    graph_inputs: Sequence[TensorSpec],
+    config: XLMConfig,
+    tokenizer: XLMTokenizer,
+    seed: int = 0,
+    *,
+    sentences: Sequence[str] | None = None,
 ) -> list[GenerationCase]:
-    """The generations for a graph: seeded ids and sentences, prompts of different lengths, prefill in one and more."""
+    """The generations for a graph: seeded ids and sentences, prompts of different lengths, prefill in one and more.
+
+    Args:
+        sentences: make generations of these alone, four rows each, the first third of the tokens as a prompt.
+    """
     rng = np.random.default_rng(seed)
     names = {spec.name for spec in graph_inputs}
     longest = config.max_position_embeddings
@@ -53,6 +62,16 @@ def generation_cases(
     def drawn(lengths: list[int]) -> list[np.ndarray]:
         return [rng.integers(0, config.vocab_size, max(0, length)) for length in lengths]
 
+    if sentences is not None:
+        most = min(longest, MOST_STEPS)
+        ids = [np.asarray(item[:most], dtype=np.int64) for item in tokenizer(list(sentences))["input_ids"]]
+        cases = []
+        for rows in (ids[start : start + 4] for start in range(0, len(ids), 4)):
+            total = max(len(row) for row in rows)
+            prompt = max(1, total // 3)
+            pieces = [prompt, *[1] * (total - prompt)]
+            cases.append(_case(f"{len(rows)} texts", names, config, rows, pieces, CHUNK, rng))
+        return cases
     short, steps = min(16, longest), min(MOST_STEPS, longest - 1)
     encoded = tokenizer([sentence * 4 for sentence in SENTENCES[:4]])["input_ids"]
     texts = [np.asarray(ids[: min(longest, MOST_STEPS)], dtype=np.int64) for ids in encoded]

@@ -1,0 +1,77 @@
+"""`xlm-export quantize`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_quantize(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser("quantize", help="add a graph in fewer bits to a bundle, measured against fp32")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--recipe", required=True, help="int8-dynamic, int8-static, int4-weights or bf16")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, or lang<TAB>text; to "
+                        "calibrate and compare on (default: eight sentences in seven languages)")  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="FILE", help="labelled data for the task's metric: JSON lines, or "
+                        "a SQuAD file")  # fmt: skip
+    parser.add_argument("--max-divergence", type=float, metavar="NATS", help="fail above this mean KL divergence")
+    parser.add_argument("--min-agreement", type=float, metavar="SHARE", help="fail below this share of same choices")
+    parser.add_argument("--min-metric", type=float, metavar="VALUE", help="fail below this metric on --data")
+    parser.add_argument("--keep", action="append", default=[], metavar="PART", help="leave a part in fp32, such as "
+                        'head or "layer 3 ffn"; may be repeated')  # fmt: skip
+    parser.add_argument("--no-embeddings", action="store_true", help="leave the embeddings in fp32")
+    parser.add_argument("--per-layer", action="store_true", help="measure each part of the model alone")
+    parser.add_argument("--force", action="store_true", help="replace such a graph that is already there")
+
+
+def run_quantize(options: argparse.Namespace, progress: Callable[[str], None]) -> Callable[[], None]:
+    """Quantise; returns what prints the report, for when the progress bar is gone."""
+    from xlm_export.quantization import Limits, quantize
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        made = quantize(
+            options.bundle,
+            options.recipe,
+            calibration=options.calibration,
+            data=options.data,
+            limits=Limits(options.max_divergence, options.min_agreement, options.min_metric),
+            embeddings=not options.no_embeddings,
+            keep=options.keep,
+            per_layer=options.per_layer,
+            force=options.force,
+            progress=progress,
+        )
+
+    def show() -> None:
+        for warning in caught:
+            print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
+        size = (options.bundle / made.graph.file).stat().st_size / 1e6
+        print(f"{options.bundle}: {made.graph.file}, {size:.1f} MB")
+        print("\n".join(report_lines(made.report)))
+
+    return show
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """The report of a quantised graph for a terminal."""
+    agreed = "" if report["same_choice"] is None else f"same choice in {report['same_choice']:.1%} of the cases, "
+    texts = "the sentences of verification" if report["texts"] == "own" else report["texts"]
+    lines = [f"quality against fp32, on {texts}: {agreed}divergence {report['divergence']:.2g}"]
+    if "metric" in report:
+        metric = report["metric"]
+        lines.append(f"{metric['name']} on {metric['data']}: {metric['quantized']:.4g}, fp32 {metric['fp32']:.4g}")
+    if report["in_fp32"]:
+        lines.append(f"in fp32: {', '.join(report['in_fp32'])}")
+    for part, divergence in sorted(report["alone"].items(), key=lambda item: -item[1]):
+        lines.append(f"  {part:<24}{divergence:>10.2g} alone")
+    times = dict(report["milliseconds"])
+    threads = times.pop("threads")
+    measured = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
+    lines.append(f"median of 5 passes over the first batch, {threads} threads, {report['provider']}: {measured}")
+    return lines

@@ -1,0 +1,294 @@
+"""A bundle's fp32 graph in fewer bits, as a further graph of the bundle, measured against fp32 before it is added."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+
+from xlm_export.batches import own_texts, read_texts
+from xlm_export.cpu_features import advice, cpu_features
+from xlm_export.errors import VerificationError
+from xlm_export.export import write_contents
+from xlm_export.onnx_file import open_model, save
+from xlm_export.quantization.bf16 import weights_to_bf16
+from xlm_export.quantization.calibration import activation_ranges
+from xlm_export.quantization.int4 import int4_weights
+from xlm_export.quantization.int8 import Ranges, quantize_int8
+from xlm_export.quantization.metric import METRICS, check_data, measure
+from xlm_export.quantization.products import find_embeddings, find_products
+from xlm_export.quantization.quality import Quality, Recorder, Trial, median_milliseconds
+from xlm_export.quantization.recipes import RECIPES, Recipe
+from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.errors import InputError
+from xlm_runtime.sessions import available_cpus, open_session
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What fails a run; None: the recipe's limit for the divergence, no limit for the others.
+
+    `max_divergence` in nats a choice, `min_agreement` the share of same choices, `min_metric` in the metric's own unit.
+    """
+
+    max_divergence: float | None = None
+    min_agreement: float | None = None
+    min_metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was made: the bundle as it is now, its new graph, and the report that `bundle.json` keeps of it."""
+
+    bundle: Bundle
+    graph: Graph
+    report: dict[str, Any]
+
+
+def quantize(
+    bundle: str | Path,
+    recipe: str,
+    *,
+    calibration: str | Path | None = None,
+    data: str | Path | None = None,
+    limits: Limits = Limits(),
+    embeddings: bool = True,
+    keep: Sequence[str] = (),
+    per_layer: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Add a quantised graph to a bundle. `bundle.json` names it only once it is there and within the limits.
+
+    Parts of the model are quantised together: each layer's attention, each layer's FFN, the head and the embeddings.
+    Where all together are over the limit, each is measured alone, and the most sensitive ones stay in fp32, one after
+    the other and at most half of them, until the limit is kept.
+
+    Args:
+        recipe: a name out of `RECIPES`.
+        calibration: texts to calibrate and compare on, see `read_texts`; by default the sentences of verification.
+        data: labelled data for the task's metric, see `metric`.
+        limits: what fails the run.
+        embeddings: int8 embeddings as well (int8 recipes).
+        keep: parts that stay in fp32 whatever they cost, such as "head" or "layer 3 ffn" (int8 recipes).
+        per_layer: measure each part alone even where all together are within the limit (int8 recipes).
+        force: replace a graph of this precision and layout that is already there.
+        progress: called with the name of each step before it starts.
+
+    Raises:
+        InputError: an unknown recipe or part, a file that cannot be used, or the graph is already there.
+        BundleError: files that are missing or damaged.
+        VerificationError: over a limit; the bundle stays as it was.
+    """
+    step = progress or (lambda name: None)
+    if recipe not in RECIPES:
+        raise InputError(f"Unknown recipe '{recipe}'; expected one of {', '.join(RECIPES)}.")
+    chosen = RECIPES[recipe]
+    step("check the bundle")
+    written = Bundle.load(bundle)
+    written.check_files()
+    source = _source(written)
+    kept = tuple(item for item in written.graphs if not _replaced(item, chosen, source))
+    if len(kept) < len(written.graphs) and not force:
+        raise InputError(
+            f"The bundle '{bundle}' has a graph in {chosen.precision} already; use --force (force=True) to replace it."
+        )
+    if limits.min_metric is not None and data is None:
+        raise InputError("min_metric was given without labelled data; give --data.")
+    texts = own_texts() if calibration is None else read_texts(calibration)
+    rows = check_data(written.task, Path(data)) if data is not None else []
+    if (note := advice(recipe, cpu_features())) is not None:
+        warnings.warn(note, UserWarning, stacklevel=2)
+    trial = Trial.of(written, source, texts, "own" if calibration is None else str(calibration))
+    layout = "" if source.layout == "padded" else f"{source.layout}."
+    name = f"model.{layout}{chosen.precision}.onnx"
+    made = written.folder / f".{os.getpid()}.{name}"
+    maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, step)
+    try:
+        report = maker.make(tuple(keep), per_layer, limits)
+        entry = replace(source, file=name, precision=chosen.precision, engine=chosen.engine, weights_in=())
+        if data is not None:
+            step("measure the task")
+            report["metric"] = _metrics(written, source, entry, made, chosen.provider, Path(data), rows)
+        problems = _problems(report, limits, chosen)
+        if problems:
+            raise VerificationError(f"The graph made by {recipe} was not added: {'; '.join(problems)}.")
+        files = {key: value for key, value in written.files.items() if key != name}
+        if name in written.files:  # no moment in which bundle.json and the file it names differ
+            write_contents(replace(written, graphs=kept, files=files))
+        digest = file_sha256(made)
+        os.replace(made, written.folder / name)
+    finally:
+        made.unlink(missing_ok=True)
+    quantized = {**written.verification.get("quantized", {}), _key(entry): report}
+    verification = {**written.verification, "quantized": quantized}
+    result = replace(written, graphs=(*kept, entry), files={**files, name: digest}, verification=verification)
+    return Quantized(write_contents(result), entry, report)
+
+
+class _Maker:
+    """Makes graphs of one recipe and measures them."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        source: Graph,
+        recipe: str,
+        chosen: Recipe,
+        trial: Trial,
+        path: Path,
+        embeddings: bool,
+        step: Progress,
+    ) -> None:
+        self.bundle, self.source, self.recipe, self.chosen = bundle, source, recipe, chosen
+        self.trial, self.path, self.step = trial, path, step
+        self.reduce_range = cpu_features().saturates
+        model = open_model(bundle.folder / source.file)
+        self.groups = list(dict.fromkeys(product.group for product in find_products(model)))
+        self.outputs = {product.node.outputs[0].name or "": product.group for product in find_products(model)}
+        if embeddings and recipe.startswith("int8") and find_embeddings(model, bundle.config.vocab_size):
+            self.groups.append("embeddings")
+        step("run the fp32 graph")
+        recorder = Recorder(open_session(bundle.folder / source.file))
+        self.fp32 = recorder.session
+        self.answers = list(trial.answers(recorder))
+        self.ranges: Ranges | None = None
+        if recipe == "int8-static":
+            step("calibrate")
+            scratch = path.with_name(f"{path.name}.calibration.onnx")
+            self.ranges = activation_ranges(bundle.folder / source.file, scratch, recorder.feeds)
+
+    def make(self, keep: tuple[str, ...], per_layer: bool, limits: Limits) -> dict[str, Any]:
+        """Write the graph; returns its report, whether or not it is within the limits."""
+        for part in keep:
+            if part not in self.groups:
+                raise InputError(f"Unknown part '{part}' to keep; this graph has {', '.join(self.groups)}.")
+        int8 = self.recipe.startswith("int8")
+        if (keep or per_layer) and not int8:
+            raise InputError(f"The recipe {self.recipe} quantises every part alike; leave out --keep and --per-layer.")
+        parts = [part for part in self.groups if part not in keep]
+        self.step("quantise")
+        quality = self._try(parts)
+        sensitivity: dict[str, float] = {}
+        if int8 and (per_layer or self._over(quality, limits)):
+            for part in parts:
+                self.step(f"measure {part} alone")
+                sensitivity[part] = self._try([part]).divergence
+            most = len(parts) // 2
+            for part in sorted(parts, key=lambda item: -sensitivity[item])[:most]:
+                if not self._over(quality, limits):
+                    break
+                parts.remove(part)
+                self.step(f"quantise without {part}")
+                quality = self._try(parts)
+            self.step("write the graph")
+            quality = self._try(parts)
+        self.step("measure the time")
+        session = open_session(self.path, self.chosen.provider)
+        fp32, new = median_milliseconds([self.fp32, session], self.trial)
+        return {
+            "recipe": self.recipe,
+            "against": self.source.file,
+            "texts": self.trial.source,
+            "provider": self.chosen.provider,
+            "in_fp32": [part for part in self.groups if part not in parts],
+            "finite": quality.finite,
+            **quality.to_dict(),
+            "alone": sensitivity,
+            "milliseconds": {"fp32": fp32, self.chosen.precision: new, "threads": available_cpus()},
+        }
+
+    def _over(self, quality: Quality, limits: Limits) -> bool:
+        most = self.chosen.max_divergence if limits.max_divergence is None else limits.max_divergence
+        agreed = quality.same_choice
+        return (
+            not quality.finite
+            or not quality.divergence <= most
+            or (limits.min_agreement is not None and agreed is not None and agreed < limits.min_agreement)
+        )
+
+    def _try(self, parts: Sequence[str]) -> Quality:
+        """Write the graph with these parts quantised, and compare it."""
+        source = self.bundle.folder / self.source.file
+        if self.recipe == "int4-weights":
+            int4_weights(source, self.path, [])
+        else:
+            model = open_model(source)
+            if self.recipe == "bf16":
+                weights_to_bf16(model)
+            else:
+                quantize_int8(
+                    model,
+                    parts,
+                    self.ranges,
+                    vocab_size=self.bundle.config.vocab_size,
+                    reduce_range=self.reduce_range,
+                )
+            for value in model.graph.initializers.values():  # stands alone: it can be copied without the fp32 graph
+                if isinstance(value.const_value, onnx_ir.ExternalTensor):
+                    value.const_value = onnx_ir.tensor(value.const_value.numpy().copy(), name=value.name)
+            for node in model.graph:
+                node.metadata_props.clear()
+            model.metadata_props["precision"] = self.chosen.precision
+            save(model, self.path)
+        return self.trial.quality(self.answers, open_session(self.path, self.chosen.provider))
+
+
+def _source(bundle: Bundle) -> Graph:
+    for graph in bundle.graphs:
+        if graph.precision == "fp32" and graph.engine is None:
+            return graph
+    raise InputError(f"The bundle '{bundle.folder}' has no portable graph in fp32; export the checkpoint in fp32.")
+
+
+def _replaced(item: Graph, recipe: Recipe, source: Graph) -> bool:
+    """A graph in the recipe's precision, and what was optimised from it."""
+    return item.precision == recipe.precision and item.layout == source.layout
+
+
+def _key(graph: Graph) -> str:
+    return graph.precision if graph.layout == "padded" else f"{graph.layout} {graph.precision}"
+
+
+def _problems(report: dict[str, Any], limits: Limits, recipe: Recipe) -> list[str]:
+    most = recipe.max_divergence if limits.max_divergence is None else limits.max_divergence
+    found = []
+    if not report["finite"]:
+        found.append("some of its outputs are NaN or infinite")
+    if not report["divergence"] <= most:
+        found.append(f"its divergence from fp32 is {report['divergence']:.2g}, the limit {most:g}")
+    agreed = report["same_choice"]
+    if limits.min_agreement is not None and (agreed is None or agreed < limits.min_agreement):
+        found.append(f"it makes the same choice in {agreed} of the cases, the limit is {limits.min_agreement:g}")
+    if limits.min_metric is not None and not report["metric"]["quantized"] >= limits.min_metric:
+        found.append(f"its {report['metric']['name']} is {report['metric']['quantized']:.4g}, the limit "
+                     f"{limits.min_metric:g}")  # fmt: skip
+    return found
+
+
+def _metrics(
+    bundle: Bundle, source: Graph, entry: Graph, made: Path, provider: str, data: Path, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The task's metric of the fp32 graph and of the new one, which is not in the bundle yet: in a folder of links."""
+    with tempfile.TemporaryDirectory(prefix="xlm-quantize-") as scratch:
+        folder = Path(scratch)
+        of_graphs = {name for graph in bundle.graphs for name in bundle.files_of(graph)}
+        for name in [*(set(bundle.files) - of_graphs), *bundle.files_of(source)]:
+            (folder / name).symlink_to((bundle.folder / name).resolve())
+        (folder / entry.file).symlink_to(made.resolve())
+        files = {name: bundle.files[name] for name in bundle.files if (folder / name).exists() and name != entry.file}
+        files[entry.file] = file_sha256(made)
+        write_contents(replace(bundle, folder=folder, graphs=(source, entry), files=files))
+        values = [
+            measure(bundle.task, folder, graph.precision, where, data, rows)
+            for graph, where in ((source, "cpu"), (entry, provider))
+        ]
+    return {"name": METRICS[bundle.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}
