@@ -30,7 +30,7 @@ from benchmarks.suite import (
     Phase,
     Sample,
     add_options,
-    choose_peers,
+    choose_contenders,
     choose_workloads,
     make_settings,
     render,
@@ -116,10 +116,10 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
     return list(specs.values())
 
 
-def bound_specs(layers: int, dim: int) -> list[Spec]:
+def bound_specs(layers: int, dim: int, vocab: int) -> list[Spec]:
     return [
         Spec(f"bound {precision}", "bound", "bare_products",
-             {"precision": precision, "layers": layers, "dim": dim}, (OWN,), "the bare products of the real tokens")
+             {"precision": precision, "layers": layers, "dim": dim, "vocab": vocab}, (OWN,), "bare products")
         for precision in ("fp32", "bf16", "int8")
     ]  # fmt: skip
 
@@ -140,10 +140,11 @@ def make_phase(
     for name, reason in made.missing.items():
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
-    specs = choose_peers(
-        [*bound_specs(config["n_layers"], config["emb_dim"]), *peer_specs(made),
+    words = config["vocab_size"] if task == "fill-mask" else 0
+    specs = choose_contenders(
+        [*bound_specs(config["n_layers"], config["emb_dim"], words), *peer_specs(made),
          *our_specs(made, options.bundle, made.folder / "views")],
-        options.peers,
+        options.peers, options.ours,
     )  # fmt: skip
     rng = np.random.default_rng(1)
     checked = Workload("check", "", mixed, task=task)
@@ -209,7 +210,9 @@ def main() -> None:
         except PreparationError as error:
             record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
             return
-        specs = choose_peers([*peer_specs(made), *our_specs(made, [], made.folder / "views")], options.peers)
+        specs = choose_contenders(
+            [*peer_specs(made), *our_specs(made, [], made.folder / "views")], options.peers, options.ours
+        )
         measure_quality(specs, read_pairs(checkpoint), made.task, settings, log, record, print)
 
     try:

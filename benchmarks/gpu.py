@@ -31,7 +31,7 @@ from benchmarks.suite import (
     Phase,
     Sample,
     add_options,
-    choose_peers,
+    choose_contenders,
     choose_workloads,
     make_settings,
     render,
@@ -149,11 +149,11 @@ def make_phase(
     names = {workload.name for workload in workloads}
     fixed_shapes = {name for name in names if not name.endswith("mixed")}
     rates = {"device": options.device, "precision": options.precision, "dim": config["emb_dim"]}
-    specs = choose_peers(
+    specs = choose_contenders(
         [Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
          *peer_specs(made, options.device, options.precision, fixed_shapes, names),
          *our_specs(made, options.bundle, made.folder / "views", options.device)],
-        options.peers,
+        options.peers, options.ours,
     )  # fmt: skip
     texts = TextSampler(XLMTokenizer.from_pretrained(made.checkpoint), np.random.default_rng(2))
 

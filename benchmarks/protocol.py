@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.machine import OtherWork
 from benchmarks.process import ContenderError, Worker
@@ -27,6 +28,7 @@ Record = Callable[[dict[str, Any]], None]
 ONE = Workload("first answer", "one sequence", fixed(1, 16))
 ONE_TOKEN = Workload("first answer", "one token", fixed(1, 16), do="generate", new_tokens=1)
 EIGHT = Workload("check", "sequences in batches of 8", fixed(8, 128), batch_rows=8)
+RESERVE_MB = 1500.0  # for calls larger than the first one, and for the system
 SETTLE = 0.02  # seconds for an engine's threads to stop spinning before the next contender's turn
 
 
@@ -156,12 +158,15 @@ def start_all(
     """
     running: list[Contender] = []
     out: set[str] = set()
+    needed: dict[str, float] = {}
     for number in range(settings.starts):
         for spec in specs:
             if spec.name in out:
                 continue
             contender = Contender(spec, settings, log)
             try:
+                if number + 1 == settings.starts:
+                    _check_memory(needed.get(spec.name, 0.0))
                 started = contender.start()
                 asked = ONE_TOKEN if generate else ONE
                 first_answer = contender.run([[first]], _first_way(spec), asked)["seconds"][0] if spec.ways else None
@@ -172,11 +177,23 @@ def start_all(
                 record({"kind": "missing", "contender": spec.name, "reason": str(error)})
                 continue
             record({"kind": "start", "contender": spec.name, **started, "first_answer": first_answer, **used})
+            needed[spec.name] = used["peak_mb"]
             if number + 1 < settings.starts:
                 contender.close()
             else:
                 running.append(contender)
     return running
+
+
+def _check_memory(needed_mb: float) -> None:
+    """Raises ContenderError where a process that stays would leave less than `RESERVE_MB`: a machine that swaps or
+    kills measures nothing."""
+    free = psutil.virtual_memory().available / 1e6
+    if free < needed_mb + RESERVE_MB:
+        raise ContenderError(
+            f"not enough memory beside the others: it took {needed_mb:.0f} MB, {free:.0f} MB are free; choose fewer "
+            "contenders with --peers and --ours"
+        )
 
 
 def _first_way(spec: Spec) -> str:

@@ -23,6 +23,7 @@ from benchmarks.report import read_report, summarize, write_tables
 from benchmarks.workloads import Draw, Row, TextRow, Workload
 
 REPORTS = ROOT / "benchmarks" / "reports"
+OPTIONS = {"peer": "peers", "ours": "ours"}  # side → the option that chooses
 Sample = Callable[[np.random.Generator], Draw]
 
 
@@ -51,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser, suite: str) -> None:
     parser.add_argument("--quick", action="store_true", help="a small model and few rounds: does everything run?")
     parser.add_argument("--only", metavar="W,…", help="only these workloads")
     parser.add_argument("--peers", metavar="P,…", help="only these peers, by the beginning of their names; '' for none")
+    parser.add_argument("--ours", metavar="O,…", help="only these graphs of ours, likewise")
     parser.add_argument("--rounds", type=int, help="measured rounds (5)")
     parser.add_argument("--starts", type=int, help="fresh starts of each contender (3)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="threads of a call (%(default)s)")
@@ -101,16 +103,22 @@ def choose_workloads(workloads: Sequence[Workload], only: str | None) -> list[Wo
     return [workload for workload in workloads if workload.name in names]
 
 
-def choose_peers(specs: Sequence[Spec], peers: str | None) -> list[Spec]:
-    """The specs whose side is not "peer", and the peers asked for. Raises SystemExit on a name that fits none."""
-    if peers is None:
-        return list(specs)
-    wanted = [name.strip() for name in peers.split(",") if name.strip()]
-    known = [spec.name for spec in specs if spec.side == "peer"]
-    for name in wanted:
-        if not any(peer.startswith(name) for peer in known):
-            raise SystemExit(f"No peer's name begins with '{name}'; there are {', '.join(known)}.")
-    return [spec for spec in specs if spec.side != "peer" or any(spec.name.startswith(name) for name in wanted)]
+def choose_contenders(specs: Sequence[Spec], peers: str | None, ours: str | None) -> list[Spec]:
+    """Peers and graphs of ours whose names begin as asked (None for all), and every bound.
+
+    Raises SystemExit on a beginning that fits none.
+    """
+    chosen = list(specs)
+    for side, beginnings in (("peer", peers), ("ours", ours)):
+        if beginnings is None:
+            continue
+        wanted = [name.strip() for name in beginnings.split(",") if name.strip()]
+        known = [spec.name for spec in specs if spec.side == side]
+        for name in wanted:
+            if not any(each.startswith(name) for each in known):
+                raise SystemExit(f"No name of --{OPTIONS[side]} begins with '{name}'; there are {', '.join(known)}.")
+        chosen = [spec for spec in chosen if spec.side != side or any(spec.name.startswith(name) for name in wanted)]
+    return chosen
 
 
 def report_prefix(options: argparse.Namespace, suite: str) -> Path:

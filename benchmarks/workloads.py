@@ -156,10 +156,10 @@ def useful_ways(ways: Sequence[str], workload: Workload, draw: Draw) -> list[str
     Single rows have no batches; a group within the budget or of equal lengths still has: one by one can be faster.
     """
     if workload.do != "run":
-        return [AS_GIVEN]
+        return [AS_GIVEN] if ways else []
     heads = (AT_MASK, ALL_LOGITS)
     if workload.task == "fill-mask":
-        return [way for way in ways if way in heads]
+        return [way for way in ways if way in heads] or [way for way in ways if way == OWN]
     batching = [way for way in ways if way not in heads]
     if all(len(group) == 1 for group in draw):
         return batching[-1:] if OWN in batching else batching[:1]

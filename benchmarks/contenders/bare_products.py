@@ -3,9 +3,10 @@
 For every layer the products of query, key and value (one of 3·dim), of attention's output and of the two halves of the
 FFN, 12·dim² multiply-adds a token and layer, each layer with weights of its own. Each engine that is installed is tried
 when the model is opened, and the fastest on 512 tokens is kept. Attention's own products, normalisation and activation
-are left out, so nothing that computes all tokens through all layers can be faster.
+are left out, so nothing that computes all tokens through all layers can be faster. A language model also projects its
+masks to the words.
 
-options: `precision` (fp32, bf16 or int8), `layers`, `dim`. Rows get no answers: zeros.
+options: `precision` (fp32, bf16 or int8), `layers`, `dim`, `vocab` (0 for no projection). Rows get no answers: zeros.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ from benchmarks.workloads import Row
 CHUNKS = (512, 1024, 2048)  # tokens of one product
 SWEEP_BYTES = 1 << 29
 Products = Callable[[int], None]
+Shapes = list[tuple[int, int]]
+Make = Callable[[Shapes, int], Products]
 
 
 class BareProducts:
     def __init__(self, options: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
-        self._layers, self._dim = options["layers"], options["dim"]
+        layers, dim, vocab = options["layers"], options["dim"], options["vocab"]
+        engines = ENGINES[options["precision"]]
         best: tuple[float, str, Products] | None = None
-        for name, make in ENGINES[options["precision"]].items():
+        for name, make in engines.items():
             try:
-                products = make(self._layers, self._dim, threads)
+                products = make(layers * layer_shapes(dim), threads)
             except ImportError:
                 continue
             seconds = _median_seconds(products, 512)
@@ -43,11 +47,12 @@ class BareProducts:
             del products
             gc.collect()
         if best is None:
-            raise ImportError(f"no engine for products in {options['precision']}: {', '.join(ENGINES)}")
+            raise ImportError(f"no engine for products in {options['precision']}: {', '.join(engines)}")
         self._products = best[2]
+        self._projection = engines[best[1]]([(dim, vocab)], threads) if vocab else None
         rates = {tokens: tokens / _median_seconds(self._products, tokens) for tokens in CHUNKS}
         self._chunk = max(rates, key=lambda tokens: rates[tokens])
-        operations = 2 * 12 * self._dim**2 * self._layers
+        operations = 2 * 12 * dim**2 * layers
         self.about = f"{best[1]}, {operations * rates[self._chunk] / 1e9:.0f} GOP/s in products of {self._chunk} tokens"
         self._memory: torch.Tensor | None = None
 
@@ -56,6 +61,9 @@ class BareProducts:
         parts = -(-tokens // self._chunk)
         for i in range(parts):
             self._products(tokens * (i + 1) // parts - tokens * i // parts)
+        masks = sum(row.mask is not None for row in rows)
+        if self._projection is not None and masks:
+            self._projection(masks)
         return np.zeros((len(rows), 1))
 
     def sweep(self) -> dict[str, float]:
@@ -72,7 +80,7 @@ def open_model(options: dict[str, Any], threads: int) -> BareProducts:
     return BareProducts(options, threads)
 
 
-def shapes(dim: int) -> list[tuple[int, int]]:
+def layer_shapes(dim: int) -> Shapes:
     """(columns in, columns out) of a layer's products."""
     return [(dim, 3 * dim), (dim, dim), (dim, 4 * dim), (4 * dim, dim)]
 
@@ -87,90 +95,84 @@ def _median_seconds(products: Products, tokens: int, repeats: int = 3) -> float:
     return statistics.median(seconds)
 
 
-def _graph(layers: int, dim: int, precision: str) -> ModelProto:
-    """All products on inputs `x` (tokens, dim) and `h` (tokens, 4·dim); one number of each is kept, so that none is
-    left out and none has to be written to an output."""
+def _graph(shapes: Shapes, precision: str) -> ModelProto:
+    """Products with weights of these shapes on inputs `x{columns}` (tokens, columns). One number of each product is
+    kept, so that none is left out and none has to be written to an output."""
     rng = np.random.default_rng(0)
-    whole = precision == "integer"
-    quantized = precision == "qdq"
+    whole, quantized = precision == "integer", precision == "qdq"
     nodes, weights, kept = [], [], []
-    x, h = "x", "h"
+    columns = sorted({into for into, _ in shapes})
     if quantized:
         weights += [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(np.uint8(128), "zero")]
         weights.append(numpy_helper.from_array(np.float32(0.01), "weight_scale"))
-        for name in ("x", "h"):
+        for name in (f"x{n}" for n in columns):
             nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]))
             nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_d"]))
-        x, h = "x_d", "h_d"
-    for layer in range(layers):
-        for i, shape in enumerate(shapes(dim)):
-            name = f"{layer}.{i}"
-            values = rng.integers(-127, 128, shape, np.int8)
-            stored = values if whole or quantized else values.astype(np.float32) / 1000
-            weights.append(numpy_helper.from_array(stored, f"w{name}"))
-            source = x if shape[0] == dim else h
-            weight = f"w{name}"
-            if quantized:
-                nodes.append(helper.make_node("DequantizeLinear", [weight, "weight_scale"], [f"d{name}"]))
-                weight = f"d{name}"
-            nodes.append(helper.make_node("MatMulInteger" if whole else "MatMul", [source, weight], [f"y{name}"]))
-            nodes.append(helper.make_node("Slice", [f"y{name}", "from", "to"], [f"k{name}"]))
-            kept.append(f"k{name}")
+    for name, shape in enumerate(shapes):
+        values = rng.integers(-127, 128, shape, np.int8)
+        stored = values if whole or quantized else values.astype(np.float32) / 1000
+        weights.append(numpy_helper.from_array(stored, f"w{name}"))
+        source, weight = f"x{shape[0]}", f"w{name}"
+        if quantized:
+            nodes.append(helper.make_node("DequantizeLinear", [weight, "weight_scale"], [f"d{name}"]))
+            source, weight = f"{source}_d", f"d{name}"
+        nodes.append(helper.make_node("MatMulInteger" if whole else "MatMul", [source, weight], [f"y{name}"]))
+        nodes.append(helper.make_node("Slice", [f"y{name}", "from", "to"], [f"k{name}"]))
+        kept.append(f"k{name}")
     nodes.append(helper.make_node("Concat", kept, ["y"], axis=0))
     weights += [
         numpy_helper.from_array(np.array(ends, np.int64), name) for name, ends in (("from", [0, 0]), ("to", [1, 1]))
     ]
     kinds = (TensorProto.UINT8, TensorProto.INT32) if whole else (TensorProto.FLOAT, TensorProto.FLOAT)
-    inputs = [helper.make_tensor_value_info(name, kinds[0], ["tokens", n * dim]) for name, n in (("x", 1), ("h", 4))]
+    inputs = [helper.make_tensor_value_info(f"x{n}", kinds[0], ["tokens", n]) for n in columns]
     outputs = [helper.make_tensor_value_info("y", kinds[1], [len(kept), 1])]
     graph = helper.make_graph(nodes, "products", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def _feeds(dim: int, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
-    rows = max(CHUNKS)
-    x, h = np.ones((rows, dim), kind), np.ones((rows, 4 * dim), kind)
-    return lambda tokens: {"x": x[:tokens], "h": h[:tokens]}
+def _feeds(shapes: Shapes, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
+    arrays = {f"x{into}": np.ones((max(CHUNKS), into), kind) for into, _ in shapes}
+    return lambda tokens: {name: array[:tokens] for name, array in arrays.items()}
 
 
-def _onnxruntime(graph: str, kind: type[np.generic]) -> Callable[[int, int, int], Products]:
-    def make(layers: int, dim: int, threads: int) -> Products:
+def _onnxruntime(graph: str, kind: type[np.generic]) -> Make:
+    def make(shapes: Shapes, threads: int) -> Products:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.log_severity_level = 3
-        model = _graph(layers, dim, graph).SerializeToString()
+        model = _graph(shapes, graph).SerializeToString()
         session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-        feed = _feeds(dim, kind)
+        feed = _feeds(shapes, kind)
         return lambda tokens: session.run(None, feed(tokens))
 
     return make
 
 
-def _openvino(graph: str, hint: str) -> Callable[[int, int, int], Products]:
-    def make(layers: int, dim: int, threads: int) -> Products:
+def _openvino(graph: str, hint: str) -> Make:
+    def make(shapes: Shapes, threads: int) -> Products:
         import openvino
 
         core = openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        model = core.read_model(_graph(layers, dim, graph).SerializeToString())
+        model = core.read_model(_graph(shapes, graph).SerializeToString())
         request = core.compile_model(model, "CPU", settings).create_infer_request()
-        feed = _feeds(dim, np.float32)
+        feed = _feeds(shapes, np.float32)
         return lambda tokens: request.infer(feed(tokens), share_inputs=True)
 
     return make
 
 
-def _torch(kind: torch.dtype) -> Callable[[int, int, int], Products]:
-    def make(layers: int, dim: int, threads: int) -> Products:
-        weights = [torch.ones((out, into), dtype=kind) for _ in range(layers) for into, out in shapes(dim)]
-        x, h = (torch.ones((max(CHUNKS), n * dim), dtype=kind) for n in (1, 4))
+def _torch(kind: torch.dtype) -> Make:
+    def make(shapes: Shapes, threads: int) -> Products:
+        weights = [torch.ones((out, into), dtype=kind) for into, out in shapes]
+        inputs = {into: torch.ones((max(CHUNKS), into), dtype=kind) for into, _ in shapes}
 
         def products(tokens: int) -> None:
             with torch.inference_mode():
                 for weight in weights:
-                    source = (x if weight.shape[1] == dim else h)[:tokens]
+                    source = inputs[weight.shape[1]][:tokens]
                     if kind is torch.int8:
                         torch._int_mm(source, weight.T)
                     else:
@@ -181,7 +183,7 @@ def _torch(kind: torch.dtype) -> Callable[[int, int, int], Products]:
     return make
 
 
-ENGINES: dict[str, dict[str, Callable[[int, int, int], Products]]] = {
+ENGINES: dict[str, dict[str, Make]] = {
     "fp32": {"onnxruntime": _onnxruntime("fp32", np.float32), "torch": _torch(torch.float32)},
     "bf16": {"torch": _torch(torch.bfloat16), "openvino": _openvino("fp32", "bf16")},
     "int8": {

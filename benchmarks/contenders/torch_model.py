@@ -57,7 +57,7 @@ class TorchModel:
         found = []
         for _ in range(tokens):
             output = self._forward(new, mask, langs=torch.zeros_like(new), cache=cache, logits_to_keep=1)
-            new, cache = output.logits[:, -1:].argmax(-1), output.cache
+            new, cache = output.logits[:, -1:].argmax(-1), cache.append(output.present)
             mask = torch.cat((mask, torch.ones_like(new)), dim=1)
             found.append(new)
         return torch.cat(found, dim=1).tolist()

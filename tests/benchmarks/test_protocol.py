@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.process import ContenderError
-from benchmarks.protocol import Contender, Recorder, Settings, Spec, check, compare, measure, rotated, summary
+from benchmarks.protocol import (
+    RESERVE_MB,
+    Contender,
+    Recorder,
+    Settings,
+    Spec,
+    _check_memory,
+    check,
+    compare,
+    measure,
+    rotated,
+    summary,
+)
 from benchmarks.workloads import AS_IT_COMES, ONE_BY_ONE, PADDED_WAYS, SORTED, Workload, fixed
 
 SETTINGS = Settings(threads=1, cpus=[], rounds=4, choice=2, starts=1, check_rows=4, timeout=1)
@@ -165,3 +178,11 @@ def test_recorder_writes_at_once_and_never_over_a_report(tmp_path: Path) -> None
     with pytest.raises(FileExistsError):
         Recorder(recorder.path)
     recorder.close()
+
+
+def test_a_contender_that_does_not_fit_beside_the_others_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=3000e6)
+    monkeypatch.setattr("benchmarks.protocol.psutil.virtual_memory", lambda: free)
+    _check_memory(3000 - RESERVE_MB)
+    with pytest.raises(ContenderError, match="it took 2000 MB, 3000 MB are free"):
+        _check_memory(2000)

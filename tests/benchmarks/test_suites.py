@@ -19,7 +19,7 @@ from benchmarks.machine import OtherWork, describe
 from benchmarks.prepare import Prepared, only_graph
 from benchmarks.process import ROOT, ContenderError, Worker
 from benchmarks.protocol import Spec
-from benchmarks.suite import choose_peers, choose_workloads
+from benchmarks.suite import choose_contenders, choose_workloads
 from benchmarks.texts import TextSampler
 from benchmarks.workloads import CPU_WORKLOADS
 from tests.make_checkpoint import make_checkpoint
@@ -66,15 +66,20 @@ def test_mistakes_get_one_line(arguments: tuple[str, ...], message: str) -> None
 
 def test_choices() -> None:
     assert [w.name for w in choose_workloads(CPU_WORKLOADS, "mixed, 1x16")] == ["1x16", "mixed"]
-    specs = [
-        Spec(name, side, "k", {}) for name, side in (("a b", "peer"), ("ab", "peer"), ("c", "ours"), ("d", "bound"))
-    ]
-    assert [spec.name for spec in choose_peers(specs, "a ")] == ["a b", "ab", "c", "d"]
-    assert [spec.name for spec in choose_peers(specs, "ab")] == ["ab", "c", "d"]
-    assert [spec.name for spec in choose_peers(specs, "")] == ["c", "d"]
-    assert choose_peers(specs, None) == specs
-    with pytest.raises(SystemExit, match="No peer's name begins with 'x'; there are a b, ab"):
-        choose_peers(specs, "x")
+    sides = (("a b", "peer"), ("ab", "peer"), ("c", "ours"), ("cd", "ours"), ("e", "bound"))
+    specs = [Spec(name, side, "k", {}) for name, side in sides]
+
+    def chosen(peers: str | None, ours: str | None) -> str:
+        return " ".join(spec.name.replace(" ", "_") for spec in choose_contenders(specs, peers, ours))
+
+    assert chosen(None, None) == "a_b ab c cd e"
+    assert chosen("a", "c") == "a_b ab c cd e"
+    assert chosen("a b", "cd") == "a_b cd e"
+    assert chosen("", "") == "e"
+    with pytest.raises(SystemExit, match="No name of --peers begins with 'x'; there are a b, ab"):
+        choose_contenders(specs, "x", None)
+    with pytest.raises(SystemExit, match="No name of --ours begins with 'a'; there are c, cd"):
+        choose_contenders(specs, None, "a")
 
 
 def test_a_report_is_never_written_over(tmp_path: Path) -> None:

@@ -165,7 +165,9 @@ def test_useful_ways() -> None:
     mask = Workload("c", "", fixed(1, 9), task="fill-mask")
     assert ways(mask, (AT_MASK, ALL_LOGITS)) == [AT_MASK, ALL_LOGITS]
     assert ways(mask, (ALL_LOGITS,)) == [ALL_LOGITS]
+    assert ways(mask, (OWN,)) == [OWN]  # a bound
     assert ways(Workload("d", "", fixed(2, 9), do="texts"), PADDED_WAYS) == [AS_GIVEN]
+    assert ways(Workload("d", "", fixed(2, 9), do="texts"), ()) == []
 
 
 def test_rows_travel_as_json() -> None:
