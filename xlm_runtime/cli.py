@@ -14,12 +14,11 @@ from typing import Any
 
 from xlm_runtime import cli_evaluate, cli_question_answering, cli_tables, cli_text_generation
 from xlm_runtime.bundle import Bundle
+from xlm_runtime.cli_provider import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError, XLMError
-from xlm_runtime.pipelines import pipeline
 from xlm_runtime.pipelines.feature_extraction import POOLINGS
 from xlm_runtime.pipelines.text_classification import FUNCTIONS
 from xlm_runtime.pipelines.token_classification import AGGREGATIONS
-from xlm_runtime.sessions import PROVIDERS
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -89,9 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         if command.truncates:
             sub.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
         sub.add_argument("--json", action="store_true", help="print one JSON value a line instead of a table")
-        sub.add_argument("--provider", default="cpu", help=f"one of {', '.join(PROVIDERS)} (default: cpu)")
-        sub.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
-        sub.add_argument("--precision", help="which graph of the bundle (default: its first)")
+        add_provider_options(sub)
         sub.add_argument(
             "--unbuffered", action="store_true", help="answer each line before the next is read, instead of in batches"
         )
@@ -119,7 +116,7 @@ def _run_task(args: argparse.Namespace) -> int:
     if not args.texts and not from_stdin:
         raise InputError("No text was given; write it behind the bundle, or - to read lines from standard input.")
     options = command.read(args)
-    pipe = pipeline(args.task, args.bundle, args.provider, args.threads, args.precision)
+    pipe = open_pipeline(args.task, args)
     inputs: Iterable[Any] = _read_lines(sys.stdin.buffer) if from_stdin else args.texts
     shown: deque[Any] = deque()
     count = 0

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from xlm_runtime.cli_provider import add_provider_options, open_pipeline
 from xlm_runtime.cli_question_answering import add_window_options, read_window_options
 from xlm_runtime.errors import InputError
-from xlm_runtime.pipelines import pipeline
 from xlm_runtime.question_answering.evaluate import METRICS, Evaluation, evaluate
 from xlm_runtime.question_answering.options import resolve_options
 from xlm_runtime.question_answering.squad_files import SquadFile, read_squad
-from xlm_runtime.sessions import PROVIDERS
 
 _HELP = "exact match and F1 of a question-answering bundle on a file of SQuAD 1.1, SQuAD 2.0, XQuAD or MLQA"
 
@@ -36,9 +35,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--metric", choices=METRICS, help="normalisation of answers (default: mlqa for MLQA's files)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N questions alone")
     add_window_options(parser)
-    parser.add_argument("--provider", default="cpu", help=f"one of {', '.join(PROVIDERS)} (default: cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
-    parser.add_argument("--precision", help="which graph of the bundle (default: its first)")
+    add_provider_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     stem = Path(args.data).stem
     folder = Path(args.output_dir or f"{stem}-predictions")
     folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is found before hours of answering
-    qa = pipeline("question-answering", args.bundle, args.provider, args.threads, args.precision)
+    qa = open_pipeline("question-answering", args)
     options = resolve_options(qa.model.config.max_position_embeddings, **read_window_options(args))
     began = time.perf_counter()
     with progress_bar(len(data.examples)) as progress:

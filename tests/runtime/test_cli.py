@@ -207,7 +207,7 @@ def test_interrupts_and_broken_pipes_are_quiet(bundles: Bundles, monkeypatch: py
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "pipeline", interrupt)
+    monkeypatch.setattr(cli, "open_pipeline", interrupt)
     assert run("fill-mask", "bundle", "<mask>") == (130, "", "")
     lines = "the old town\n" * 20000
     command = [sys.executable, "-m", "xlm_runtime.cli", "text-classification", str(bundles("text-classification")), "-"]

@@ -213,6 +213,10 @@ class BundleModel:
             return cache
         return KeyValueCache.create(self.config, rows, max_length)
 
+    def max_rows(self, prompt: int, length: int) -> int | None:
+        """Most rows that a cache takes of prompts of `prompt` tokens, which grow to `length`; None for any number."""
+        return self.session.max_rows(prompt, length) if isinstance(self.session, CachingSession) else None
+
     @property
     def has_cache(self) -> bool:
         """Whether the graph takes and gives keys and values of past tokens."""

@@ -103,13 +103,16 @@ class TextGenerationPipeline:
                 unknown language or start token.
         """
         options = self._with_eos(options)
+        rows = max(options.num_beams, options.num_return_sequences)
 
         def encode(item: TextItem) -> _Row:
             prompt = self._prompt(item, options, prompt_start)
-            rows = max(options.num_beams, options.num_return_sequences)
             return _Row(prompt, rows * (len(prompt) + options.max_new_tokens))
 
         def read(batch: list[_Row]) -> list[Answer]:
+            return [each for part in self._parts(batch, rows, options.max_new_tokens) for each in read_part(part)]
+
+        def read_part(batch: list[_Row]) -> list[Answer]:
             *_, found = self._search([row.prompt for row in batch], options)
             answers = [[self._result(each, options) for each in results] for results in found]
             return [each[0] if options.num_return_sequences == 1 else each for each in answers]
@@ -163,6 +166,9 @@ class TextGenerationPipeline:
             return _Row(prompt, len(prompt))
 
         def read(batch: list[_Row]) -> list[TextScore]:
+            return [each for part in self._parts(batch, 1, 0) for each in read_part(part)]
+
+        def read_part(batch: list[_Row]) -> list[TextScore]:
             prompts = [row.prompt for row in batch]
             if self.model.has_cache:
                 found = score_cached(self.model, prompts)
@@ -192,6 +198,13 @@ class TextGenerationPipeline:
         if self.model.has_cache:
             return CachedDecoder(self.model, max_length)
         return RecomputingDecoder(self.model, self._mask_id)
+
+    def _parts(self, batch: list[_Row], rows: int, new: int) -> Iterator[list[_Row]]:
+        """The batch in parts of as many texts, of `rows` rows each, as the cache takes while they grow by `new`."""
+        longest = max(len(row.prompt) for row in batch)
+        most = self.model.max_rows(longest, longest + new) if self.model.has_cache else None
+        size = len(batch) if most is None else max(1, most // rows)
+        return (batch[start : start + size] for start in range(0, len(batch), size))
 
     def _search(self, prompts: Sequence[Prompt], options: GenerationOptions) -> Steps:
         eos_ids = _as_tuple(options.eos_token_id)

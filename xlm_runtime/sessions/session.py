@@ -43,6 +43,10 @@ class CachingSession(Session, Protocol):
         """
         ...
 
+    def max_rows(self, prompt: int, length: int) -> int | None:
+        """Most rows that prompts of `prompt` tokens may have, which grow to `length`; None for any number."""
+        ...
+
 
 def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """bfloat16 values, given by their bits, as float32: the same value has the same upper 16 bits there."""

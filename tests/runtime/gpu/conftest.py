@@ -27,7 +27,7 @@ Sizes = dict[str, tuple[int, int, int]]
 LONGEST = 64
 PROFILES: dict[str, Sizes] = {
     "small": {"batch": (1, 2, 2), "sequence": (1, 16, 16), "kept": (1, 2, 32)},
-    "large": {"batch": (1, 4, 6), "sequence": (1, 32, LONGEST), "kept": (1, 6, 64)},
+    "large": {"batch": (1, 4, 6), "sequence": (1, 32, LONGEST), "kept": (1, 6, 6 * LONGEST)},
     "decoding": {"batch": (1, 4, 8), "sequence": (1, 1, 1), "kept": (1, 4, 8)},
 }
 COMMON: Sizes = {"past_sequence": (0, 32, LONGEST), "num_choices": (1, 2, 4)}

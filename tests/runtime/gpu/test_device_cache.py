@@ -86,7 +86,7 @@ def assert_equal(space: Space, cache: DeviceCache, expected: KeyValueCache) -> N
     assert not mask[:, cache.length : cache.room].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_it_holds_what_the_one_in_numpy_holds(data: st.DataObject) -> None:
     space = Space()

@@ -163,6 +163,26 @@ def test_a_graph_written_for_cuda_comes_first(
     assert pipeline("fill-mask", folder).model.graph.file == "model.onnx"
 
 
+def test_options_of_the_command_line(
+    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, cuda: FakeRuntime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xlm_runtime.cli import main
+
+    folder = str(bundles("fill-mask"))
+    cuda.count = (cuda.count[0], 2)
+    assert main(["fill-mask", folder, "The <mask>", "--provider", "cuda", "--device", "1", "--cuda-graphs"]) == 0
+    assert onnxruntime_gpu.providers[0][1]["device_id"] == "1"
+    assert onnxruntime_gpu.providers[0][1]["enable_cuda_graph"] == "1"
+    capsys.readouterr()
+    for arguments, message in (
+        (["--provider", "cpu", "--no-cuda-graphs"], "provider 'cpu' computes on the CPU; choose one of cuda, tensorrt"),
+        (["--provider", "cuda", "--device", "7"], "device is 7; expected 0 to 1"),
+        (["--provider", "tensorrt", "--engine", "absent"], "has no engine 'absent'. Build one"),
+    ):
+        assert main(["fill-mask", folder, "The <mask>", *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt-ep"])
 def test_a_provider_that_does_not_start(
     bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, cuda: FakeRuntime, provider: str

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import EngineError
@@ -34,6 +34,7 @@ KEPT = Tensor("logit_positions", "int64", ("kept",))
 KEY = Tensor("past_key_values.0.key", "bfloat16", ("batch", 4, "past_sequence", 8))
 LOGITS = Tensor("logits", "float16", ("kept", 50))
 TENSORS = (IDS, MASK, KEPT, KEY)
+FEW = settings(max_examples=40, deadline=None)
 NAMES = ("batch", "sequence", "kept", "past_sequence")
 
 
@@ -62,6 +63,7 @@ def cost(profile: Profile, dims: dict[str, int]) -> list[int]:
     return [*costs, profile.index]
 
 
+@FEW
 @given(all_profiles, sizes, st.booleans())
 def test_the_profile_is_the_cheapest_that_fits(drawn: list[Profile], dims: dict[str, int], hold: bool) -> None:
     fixed = {"batch": dims["batch"], "past_sequence": dims["past_sequence"]} if hold else {}
@@ -105,6 +107,7 @@ def test_any_shape_is_a_profile_too() -> None:
     assert bucket_dims(dims, ANY_SHAPE)["sequence"] == 8
 
 
+@FEW
 @given(all_profiles, st.data())
 def test_a_buffer_holds_every_call_of_every_profile(drawn: list[Profile], data: st.DataObject) -> None:
     size = buffer_size(TENSORS, drawn)
@@ -121,6 +124,7 @@ def test_a_buffer_holds_every_call_of_every_profile(drawn: list[Profile], data: 
             assert regions[tensor.name].size == prod(tensor.shape(dims)) * tensor.storage.itemsize
 
 
+@FEW
 @given(sizes)
 def test_sizes_are_read_from_shapes(dims: dict[str, int]) -> None:
     shapes = {tensor.name: tensor.shape(dims) for tensor in TENSORS}
@@ -158,6 +162,7 @@ def pad(tensor: Tensor, value: np.ndarray, dims: dict[str, int], bucket: dict[st
     return buffer[8:-8]
 
 
+@FEW
 @given(sizes, sizes)
 def test_padding_and_cutting_give_the_array_back(dims: dict[str, int], more: dict[str, int]) -> None:
     bucket = {name: size + more[name] for name, size in dims.items()}
@@ -176,6 +181,7 @@ def padded_sum(tensor: Tensor, value: np.ndarray) -> float:
     return float(value.astype(np.float64).sum())
 
 
+@FEW
 @given(sizes, sizes, st.data())
 def test_logit_positions_name_the_same_tokens(dims: dict[str, int], more: dict[str, int], data: st.DataObject) -> None:
     bucket = {name: size + more[name] for name, size in dims.items()}
@@ -195,6 +201,7 @@ def test_padding_can_be_no_answer() -> None:
     np.testing.assert_array_equal(padded, [0, 0, 1, 1, 1, 1])
 
 
+@FEW
 @given(st.integers(2, 9), st.integers(1, 5), st.data())
 def test_halves_join_to_the_whole(batch: int, sequence: int, data: st.DataObject) -> None:
     """An engine that looks up every token's value, in the order of `logit_positions`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.gpu.fake import FakeDevice
@@ -43,6 +43,7 @@ def carry_out(device: FakeDevice, copies: Iterable[Copy2D]) -> int:
     return len(copies)
 
 
+@settings(max_examples=60, deadline=None)
 @given(layouts, st.integers(1, 5), st.integers(1, 9), st.data())
 def test_tokens_arrive_in_their_rows(layout: SlabLayout, rows: int, capacity: int, data: st.DataObject) -> None:
     other = SlabLayout(layout.tensors, rows, layout.heads, capacity, layout.position)
@@ -60,6 +61,7 @@ def test_tokens_arrive_in_their_rows(layout: SlabLayout, rows: int, capacity: in
         np.testing.assert_array_equal(view, wanted)
 
 
+@settings(max_examples=60, deadline=None)
 @given(layouts, st.data())
 def test_rows_change_places(layout: SlabLayout, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, layout.rows - 1), min_size=1, max_size=7))

@@ -94,6 +94,19 @@ def test_generation_with_the_cache_on_the_device(
     assert first > before
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_more_texts_than_a_profile_takes(
+    bundles: Bundles, engine_bundle: Engines, tensorrt: FakeTensorRT, beams: int
+) -> None:
+    texts = ["The old", "In winter only two ships go to the", "ship", "Anna", "The film was"] * 4
+    options = GenerationOptions(max_new_tokens=6, num_beams=beams)
+    expected = pipeline("text-generation", bundles("text-generation"))(texts, options)
+    pipe = pipeline("text-generation", engine_bundle("text-generation"), "tensorrt")
+    assert_same(pipe(texts, options), expected)
+    assert pipe.model.max_rows(10, 16) == 6
+    assert pipe.model.max_rows(17, 65) == 1, "none: the call for one row says what is wrong"
+
+
 def test_only_logits_come_back(engine_bundle: Engines, cuda: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes from and to the device in a step: the chosen token's logits, ids and masks, but no keys and values."""
     pipe = pipeline("text-generation", engine_bundle("text-generation"), "tensorrt")
@@ -114,8 +127,8 @@ def test_only_logits_come_back(engine_bundle: Engines, cuda: FakeRuntime, monkey
 
 
 def test_scores_are_those_of_the_cpu(bundles: Bundles, engine_bundle: Engines) -> None:
-    expected = pipeline("text-generation", bundles("text-generation")).score(TEXTS[:4])
-    assert_same(pipeline("text-generation", engine_bundle("text-generation"), "tensorrt").score(TEXTS[:4]), expected)
+    expected = pipeline("text-generation", bundles("text-generation")).score(TEXTS)
+    assert_same(pipeline("text-generation", engine_bundle("text-generation"), "tensorrt").score(TEXTS), expected)
 
 
 def batch(rows: int, length: int) -> dict[str, np.ndarray]:

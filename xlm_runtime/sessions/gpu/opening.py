@@ -143,6 +143,9 @@ def open_onnxruntime(path: Path, provider: str, threads: int, options: GpuOption
         session = open_inference_session(onnxruntime, path, provider, providers, threads)
         graphs = options.max_graphs if options.cuda_graphs else 0
         engine = OnnxRuntimeEngine(onnxruntime, session, device, name=path.name, profiles=profiles, graphs=graphs)
+        if graphs and not any("sequence" in tensor.axes for tensor in engine.inputs):
+            raise InputError(f"CUDA graphs are for graphs in the padded layout, and '{path.name}' is packed: every "
+                             "batch has another shape. Leave them out, or export with --layout padded.")  # fmt: skip
         return GpuSession(engine, device, buckets=bool(graphs), graphs=0)
     except BaseException:
         device.close()

@@ -88,6 +88,17 @@ class GpuSession:
         """A cache on the device for `rows` sequences of at most `max_length` tokens."""
         return DeviceCache.create(self, rows, max_length)
 
+    def max_rows(self, prompt: int, length: int) -> int | None:
+        """See `CachingSession`."""
+        calls = ({"sequence": prompt, "past_sequence": 0}, {"sequence": 1, "past_sequence": length})
+        rows = sorted({profile.high["batch"] for profile in self._engine.profiles}, reverse=True)
+        fitting = (
+            count
+            for count in rows
+            if all(self._planner.fits({"batch": count, "kept": count, **call}) for call in calls)
+        )
+        return next(fitting, 1) if rows else None
+
     def cache_layout(self, rows: int, tokens: int) -> SlabLayout:
         """Room for `rows` sequences of `tokens` tokens or more, in sizes that a step of one token takes."""
         dims = {"batch": rows, "sequence": 1, "kept": rows, "past_sequence": tokens}
