@@ -65,7 +65,8 @@ def test_the_stream_and_the_device_are_shared(
     open_session(bundles("fill-mask") / "model.onnx", "cuda", gpu=GpuOptions(device=2))
     (name, options), rest = onnxruntime_gpu.providers
     assert (name, rest) == ("CUDAExecutionProvider", "CPUExecutionProvider")
-    assert options == {"device_id": "2", "user_compute_stream": "7", "arena_extend_strategy": "kSameAsRequested"}
+    assert (options["device_id"], options["user_compute_stream"]) == ("2", "7")
+    assert options["use_tf32"] == "0", "nothing less precise stands in for fp32"
     with pytest.raises(InputError, match=r"device is 3; expected 0 to 2, since 3 CUDA device\(s\) are visible"):
         open_session(bundles("fill-mask") / "model.onnx", "cuda", gpu=GpuOptions(device=3))
 

@@ -128,8 +128,9 @@ def open_onnxruntime(path: Path, provider: str, threads: int, options: GpuOption
     device = CudaDevice(options.device, f"provider='{provider}'", "gpu")
     try:
         common = {"device_id": str(options.device), "user_compute_stream": str(device.stream)}
-        # with "same as requested" the arena grows by what a call needs, not to the next power of two
-        cuda = common | {"arena_extend_strategy": "kSameAsRequested"}
+        # with "same as requested" the arena grows by what a call needs, not to the next power of two; without TF32 the
+        # products of an fp32 graph are in fp32
+        cuda = common | {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
         profiles: tuple[Profile, ...] = ()
         providers: list[Any] = [("CUDAExecutionProvider", cuda)]
         if provider == "tensorrt-ep":
