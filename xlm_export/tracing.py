@@ -6,10 +6,12 @@ import contextlib
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir
 import torch
 from onnxscript import optimizer
@@ -37,6 +39,9 @@ _EXAMPLE_SIZES = {
     "longest": 9,
     "most_kept": 4,
 }
+
+
+_OF_LAYERS = re.compile(r"\b(attentions|ffns)\.\d+\.")
 
 
 def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
@@ -68,7 +73,7 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
     model: onnx_ir.Model = onnx_program.model
     fold(model)
     if graph.layout == "packed":
-        _name_joined_weights(model, graph)
+        _write_layers_as_products(model, graph)
     _name_axes(model, graph)
     return model
 
@@ -99,26 +104,38 @@ def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, Any]]:
     }
 
 
-def _name_joined_weights(model: onnx_ir.Model, graph: ExportGraph) -> None:
-    """Name the weights that the packed layout joins, one product a layer: `….attentions.{i}.qkv_lin.weight`, or kv_lin.
+def _write_layers_as_products(model: onnx_ir.Model, graph: ExportGraph) -> None:
+    """x·Wᵀ + b of the layers as MatMul and Add, as they are in the padded layout, where passes and quantisers look.
 
-    They are constants that folding made of the model's own, in the order of the layers.
+    On two axes the tracer writes Gemm. Weights that the packed layout joins, one product a layer, are constants that
+    folding made, in the order of the layers; they get the names `….attentions.{i}.qkv_lin.weight`, or kv_lin.
     """
     own = graph.state_dict()
     (prefix,) = (name.removesuffix("0.out_lin.weight") for name in own if name.endswith("attentions.0.out_lin.weight"))
-    layer = 0
-    for node in model.graph:
+    joined = 0
+    for node in tuple(model.graph):
         if node.op_type != "Gemm" or len(node.inputs) < 3:
             continue
-        weight, bias = node.inputs[1:3]
-        if weight is None or bias is None or not weight.is_initializer() or weight.name in own:
+        x, weight, bias = node.inputs
+        if weight is None or bias is None or weight.const_value is None:
             continue
-        parts = "qkv" if weight.shape is not None and weight.shape[0] == 3 * graph.model.config.emb_dim else "kv"
-        for value, kind in ((weight, "weight"), (bias, "bias")):
-            value.name = f"{prefix}{layer}.{parts}_lin.{kind}"
-        layer += 1
-    if layer != graph.model.config.n_layers:
-        raise RuntimeError(f"{layer} layers of {graph.model.config.n_layers} have a joined product.")
+        if weight.name not in own:
+            parts = "qkv" if weight.const_value.shape[0] == 3 * graph.model.config.emb_dim else "kv"
+            weight.name, bias.name = (f"{prefix}{joined}.{parts}_lin.{kind}" for kind in ("weight", "bias"))
+            joined += 1
+        elif not _OF_LAYERS.search(str(weight.name)):
+            continue
+        values = np.ascontiguousarray(weight.const_value.numpy().T)
+        transposed = onnx_ir.val(f"{weight.name}.transposed", const_value=onnx_ir.tensor(values))
+        model.graph.register_initializer(transposed)
+        product = onnx_ir.node("MatMul", [x, transposed])
+        total = onnx_ir.node("Add", [product.outputs[0], bias])
+        onnx_ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], [product, total], node.outputs, total.outputs
+        )
+        del model.graph.initializers[str(weight.name)]
+    if joined != graph.model.config.n_layers:
+        raise RuntimeError(f"{joined} layers of {graph.model.config.n_layers} have a joined product.")
 
 
 def _name_axes(model: onnx_ir.Model, graph: ExportGraph) -> None:
