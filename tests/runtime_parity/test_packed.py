@@ -16,6 +16,7 @@ from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import pipeline
 from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.tasks import find_task
 
 # two of them have the graph of another one with another last step
 NAMES = [
@@ -53,6 +54,7 @@ def further_inputs(name: str, lengths: list[int], rng: np.random.Generator) -> d
         return {"logit_positions": rng.choice(places, rng.integers(1, min(len(places), 9) + 1))}
     if name == "question-answering":
         p_mask = (rng.random((len(lengths), longest)) < 0.3).astype(np.float32)
+        p_mask[:, 0] = 0  # a row in which nothing can be an answer has ties only
         return {"p_mask": p_mask, "cls_index": np.array([rng.integers(0, length) for length in lengths])}
     return {}
 
@@ -77,6 +79,7 @@ def test_packed_is_padded_is_transformers_alone(name: str, bundles: Bundles) -> 
     assert packed.graph.layout == "packed"
     architecture = padded.bundle.architecture
     other = getattr(transformers, architecture).from_pretrained(bundles(name).parent / "checkpoints" / name).eval()
+    token_outputs = find_task(architecture, task).token_outputs
     rng = np.random.default_rng(7)
     drawn = [rng.integers(1, LONGEST + 1, rng.integers(1, 9)).tolist() for _ in range(3)]
     for lengths in (*MIXES, *drawn):
@@ -87,41 +90,34 @@ def test_packed_is_padded_is_transformers_alone(name: str, bundles: Bundles) -> 
             assert value.shape == theirs[key].shape
             assert value.dtype == theirs[key].dtype
         for i, row in enumerate(rows):
-            expected = alone(other, row, i, further, "choice" in name)
+            if name == "question-answering" and len(row) < padded.config.start_n_top:
+                expected = None  # transformers fails on a row with fewer tokens than starts
+            else:
+                expected = alone(other, row, i, further, "choice" in name)
             for key in ours:
-                compare_row(key, i, row, ours, theirs, expected, further, max(lengths))
+                if "logit_positions" in further:
+                    mine = further["logit_positions"] // max(lengths) == i
+                    one, two = ours[key][mine], theirs[key][mine]
+                    part: Any = further["logit_positions"][mine] % max(lengths)
+                else:
+                    part = slice(len(row)) if key in token_outputs else ...
+                    one, two = ours[key][i][part], theirs[key][i][part]
+                real = certain(key, {name: value[i] for name, value in theirs.items()})
+                np.testing.assert_allclose(one[real], two[real], rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
+                if expected is not None:
+                    want = getattr(expected, key)[0].numpy()[part]
+                    np.testing.assert_allclose(one[real], want[real], rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
 
 
-def compare_row(
-    key: str,
-    i: int,
-    row: Row,
-    ours: dict[str, np.ndarray],
-    theirs: dict[str, np.ndarray],
-    expected: Any,
-    further: dict[str, np.ndarray],
-    longest: int,
-) -> None:
-    want = getattr(expected, key)[0].numpy()
-    if "logit_positions" in further:
-        mine = further["logit_positions"] // longest == i
-        one, two = ours[key][mine], theirs[key][mine]
-        want = want[further["logit_positions"][mine] % longest]
-    elif (
-        want.shape[:1] == (len(row),) and want.ndim and ours[key].shape[1:2] == (longest,) and key != "start_top_index"
-    ):
-        one, two = ours[key][i, : len(row)], theirs[key][i, : len(row)]
-    else:
-        one, two = ours[key][i], theirs[key][i]
-    if key in ("start_top_index", "end_top_index", "end_top_log_probs"):
-        # candidates of probability 0 come in any order, and what follows on them with it
-        starts = expected.start_top_log_probs[0].numpy() > 1e-3
-        real = starts if key.startswith("start") else np.tile(starts, want.size // starts.size)
-        if key == "end_top_index":
-            real = real & (expected.end_top_log_probs[0].numpy() > 1e-3)
-        one, two, want = one[real], two[real], want[real]
-    np.testing.assert_allclose(one, two, rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
-    np.testing.assert_allclose(one, want, rtol=RUNTIME_FP32, atol=RUNTIME_FP32, err_msg=key)
+def certain(key: str, beam: dict[str, np.ndarray]) -> Any:
+    """Which candidates of the beam to compare: those of probability 0 come in any order, what follows on them too."""
+    if key not in ("start_top_index", "end_top_index", "end_top_log_probs"):
+        return ...
+    starts = beam["start_top_log_probs"] > 1e-3
+    if key == "start_top_index":
+        return starts
+    ends = np.tile(starts, beam["end_top_log_probs"].size // starts.size)
+    return ends & (beam["end_top_log_probs"] > 1e-3) if key == "end_top_index" else ends
 
 
 CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
