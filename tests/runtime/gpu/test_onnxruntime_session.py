@@ -17,6 +17,7 @@ from tests.conftest import Bundles
 from tests.runtime.gpu.fake_cuda import FakeRuntime
 from tests.runtime.gpu.fake_onnxruntime import FakeOnnxRuntime
 from tests.runtime.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same, batch
+from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import BundleError, EngineError, GenerationOptions, GpuOptions, InputError, MissingExtraError, pipeline
 from xlm_runtime.sessions import open_session
 
@@ -83,7 +84,7 @@ def test_shapes_are_exact_without_graphs_and_bucketed_with_them(
         onnxruntime_gpu.graph_ids.clear()
         for length in (12, 13, 14, 16, 13):
             inputs = batch(2, length)
-            np.testing.assert_allclose(session.run(inputs)["logits"], cpu.run(inputs)["logits"], atol=1e-4)
+            np.testing.assert_allclose(session.run(inputs)["logits"], cpu.run(inputs)["logits"], atol=RUNTIME_FP32)
         assert onnxruntime_gpu.bindings == bindings, "calls of one shape share a binding"
         assert onnxruntime_gpu.graph_ids == ({"1": 5} if session is captured else {None: 5})
 

@@ -131,6 +131,29 @@ def test_scores_are_those_of_the_cpu(bundles: Bundles, engine_bundle: Engines) -
     assert_same(pipeline("text-generation", engine_bundle("text-generation"), "tensorrt").score(TEXTS), expected)
 
 
+@pytest.mark.parametrize("past", [0, 5])
+def test_a_past_in_numpy_comes_back_in_numpy(bundles: Bundles, engine_bundle: Engines, past: int) -> None:
+    """A graph with a cache is a function of arrays too, for programs that keep the past themselves."""
+    session = open_session(engine_bundle("text-generation") / "model.onnx", "tensorrt")
+    cpu = open_session(bundles("text-generation") / "model.onnx")
+    rng = np.random.default_rng(0)
+    inputs = {
+        "input_ids": rng.integers(14, 200, (3, 4)),
+        "attention_mask": rng.integers(0, 2, (3, past + 4)) | (np.arange(past + 4) == past + 3),
+        "position_ids": np.tile(np.arange(past, past + 4), (3, 1)),
+        "langs": np.ones((3, 4), np.int64),
+        "logit_positions": np.array([3, 7, 11]),
+    }
+    names = [name for name in session.input_names if name.startswith("past_key_values")]
+    inputs |= {name: rng.normal(size=(3, 4, past, 8)).astype(np.float32) for name in names}
+    expected = cpu.run(inputs)
+    for _ in range(3):
+        outputs = session.run(inputs)
+        assert set(outputs) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(outputs[name], value, rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+
+
 def batch(rows: int, length: int) -> dict[str, np.ndarray]:
     ids = np.random.default_rng(rows).integers(14, 200, (rows, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "langs": np.ones_like(ids)}
