@@ -70,7 +70,10 @@ def test_products_run_on_real_tokens_and_in_the_last_layer_on_kept_ones(name: st
     folder = bundles(f"{name}-packed")
     last = Bundle.load(folder).config.n_layers - 1
     found = product_rows(folder)
-    body = {weight.removeprefix("model.").removeprefix("transformer."): rows for weight, rows in found}
+    body = {
+        weight.removeprefix("model.").removeprefix("transformer.").removesuffix(".transposed"): rows
+        for weight, rows in found
+    }
     expected: dict[str, int] = {}
     for layer in range(last + 1):
         rows = kept if layer == last else TOKENS
