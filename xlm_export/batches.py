@@ -11,7 +11,9 @@ import numpy as np
 from xlm_export.verification_inputs import SENTENCES
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
+from xlm_runtime.packing import INDEX_INPUTS
 from xlm_runtime.sessions import Array
+from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
 MOST_LOGIT_POSITIONS = 32
@@ -56,19 +58,16 @@ def own_texts() -> list[Text]:
 
 
 class BatchMaker:
-    """Makes the inputs of one graph.
-
-    Raises:
-        InputError: the graph has a layout whose inputs are not made here.
-    """
+    """Makes the inputs of one graph; those of a packed graph as `PackedSession` takes them, padded."""
 
     def __init__(self, bundle: Bundle, graph: Graph, seed: int = 0) -> None:
-        if graph.layout != "padded":
-            raise InputError(f"The graph '{graph.file}' has the layout '{graph.layout}'; expected padded.")
-        self.config, self.graph = bundle.config, graph
-        self.names = {spec.name for spec in graph.inputs}
+        self.config = bundle.config
+        self.names = [spec.name for spec in graph.inputs]
+        if graph.layout == "packed":
+            kept = ["logit_positions"] if "kept_padded_index" in self.names else []
+            self.names = [name for name in self.names if name not in INDEX_INPUTS] + kept
         self._cls = bundle.conventions.get("cls_index", "first-sep")
-        self._choices = any("num_choices" in spec.axes for spec in graph.inputs)
+        self._choices = "num_choices" in find_task(bundle.architecture, bundle.task).rows
         self._rng = np.random.default_rng(seed)
 
     def texts(self, tokenizer: XLMTokenizer, texts: Sequence[Text]) -> list[dict[str, Array]]:
@@ -129,7 +128,7 @@ class BatchMaker:
         }
         if "inputs_embeds" in self.names:
             arrays["inputs_embeds"] = rng.normal(size=(*shape, config.emb_dim)).astype(np.float32)
-        feed = {spec.name: arrays[spec.name] for spec in self.graph.inputs}
+        feed = {name: arrays[name] for name in self.names}
         if self._choices:
             feed = {name: value.reshape(shape[0] // 2, 2, *value.shape[1:]) for name, value in feed.items()}
         return {name: np.ascontiguousarray(value) for name, value in feed.items()}

@@ -85,10 +85,12 @@ class VerificationReport:
     provider: str
     cases: list[str]
     outputs: dict[str, OutputError]
+    own_limit: Limit | None = None
+    """Another limit than the precision's."""
 
     @property
     def limit(self) -> Limit:
-        return LIMITS[self.precision]
+        return self.own_limit or LIMITS[self.precision]
 
     @property
     def failures(self) -> list[str]:

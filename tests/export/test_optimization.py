@@ -23,6 +23,7 @@ from xlm_export.errors import OptimizationError, VerificationError
 from xlm_export.onnx_file import ALIGNMENT, SHARED_BYTES, open_model, save, weight_files
 from xlm_export.optimization import PASSES, TARGETS, optimize, passes
 from xlm_export.optimization.qkv import fuse_qkv
+from xlm_export.quantization import quantize
 from xlm_export.verification import LIMITS, VerificationReport
 from xlm_runtime import InputError, pipeline
 from xlm_runtime.bundle import Bundle
@@ -130,6 +131,57 @@ def test_half_precision(precision: str, tmp_path: Path) -> None:
     assert made.report.status == "passed"
     with pytest.raises(InputError, match=r"skip-layer-norm: normalisation is in float32, between casts"):
         optimize(tmp_path / "bundle", "onnxruntime-cuda", passes=["skip-layer-norm"], force=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "recipe"),
+    [("XLMForSequenceClassification", "int8-static"), ("XLMWithLMHeadModel", "int8-dynamic")],
+)
+def test_the_packed_layout(architecture: str, recipe: str, tmp_path: Path) -> None:
+    """Its products are joined already and heads are gathered one by one; the rest matches as in the padded one."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture)
+    folder = tmp_path / "bundle"
+    export(checkpoint, folder, layout="packed", verify=False)
+    task = Bundle.load(folder).task
+    text = "The old lighthouse stands at the <mask> of the town." if task == "fill-mask" else "Anna lives in London."
+    want = pipeline(task, folder)(text, top_k=1)
+    for target, counts in (
+        ("onnxruntime-cuda", {"skip-layer-norm": 4, "bias-gelu": 2}),
+        ("onnxruntime-cpu", {"bias-gelu": 2}),
+    ):
+        made = optimize(folder, target)
+        assert (made.counts, made.report.status, made.graph.layout) == (counts, "passed", "packed")
+        assert made.graph.file == f"model.packed.fp32.{target}.onnx"
+    opened = pipeline(task, folder)
+    assert opened.model.graph.engine == "onnxruntime-cpu"
+    got = opened(text, top_k=1)
+    first, second = (value[0] if isinstance(value, list) else value for value in (got, want))
+    assert first["score"] == pytest.approx(second["score"], abs=1e-5)
+    quantized = quantize(folder, recipe)
+    assert quantized.graph.file == "model.packed.int8.onnx"
+    assert 0 < quantized.report["divergence"] < 1e-2
+    assert optimize(folder, "onnxruntime-cpu", precision="int8").counts == {"bias-gelu": 2}
+    with pytest.raises(InputError, match="qkv: the packed layout has joined the products already"):
+        optimize(folder, "onnxruntime-cpu", passes=["qkv"], force=True)
+
+
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static"])
+def test_int8_graphs(recipe: str, bundle: Path) -> None:
+    quantize(bundle, recipe)
+    made = optimize(bundle, "onnxruntime-cuda", precision="int8")
+    assert made.counts == {"attention": 2, "skip-layer-norm": 4, "bias-gelu": 2}
+    assert made.report.status == "passed"
+    assert made.graph.weights_in == ("model.int8.onnx",)
+    assert pipeline("text-classification", bundle, precision="int8").model.graph.file == "model.int8.onnx"
+    optimize(bundle, "onnxruntime-cpu", precision="int8")
+    assert pipeline("text-classification", bundle, precision="int8").model.graph.engine == "onnxruntime-cpu"
+    with pytest.raises(InputError, match="qkv: its products are in int8 already"):
+        optimize(bundle, "onnxruntime-cpu", precision="int8", passes=["qkv"], force=True)
+    quantize(bundle, recipe, force=True)
+    written = Bundle.load(bundle)
+    written.check_files()
+    assert [graph.file for graph in written.graphs] == ["model.onnx", "model.int8.onnx"], "what was made of it is gone"
+    assert set(written.files) == {path.name for path in bundle.iterdir()} - {"bundle.json"}
 
 
 def test_answers_are_those_of_the_portable_graph(bundle: Path) -> None:
@@ -301,7 +353,7 @@ def test_replacing_takes_force(bundle: Path, bundles: Bundles) -> None:
         ({"target": "tpu"}, "Unknown target 'tpu'; expected one of onnxruntime-cpu, onnxruntime-cuda"),
         ({"passes": ["gelu"]}, "Unknown pass 'gelu'; expected some of attention, qkv"),
         ({"precision": "fp16"}, "no portable graph in precision 'fp16' to optimise; it has fp32"),
-        ({"precision": "int8"}, "no portable graph in precision 'int8'"),
+        ({"precision": "int4"}, "no portable graph in precision 'int4'"),
     ],
 )
 def test_refused(options: dict[str, Any], message: str, bundle: Path) -> None:

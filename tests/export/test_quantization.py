@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from xlm_export.cli import main
 from xlm_export.cpu_features import CpuFeatures
 from xlm_export.onnx_file import open_model
 from xlm_export.quantization import RECIPES, Limits, quantize
-from xlm_export.quantization import quantize as job
 from xlm_export.quantization.int8 import quantize_int8, rows_to_int8
 from xlm_export.quantization.metric import check_data
 from xlm_export.quantization.products import find_embeddings, find_products
@@ -162,7 +162,7 @@ def test_sensitive_parts_stay_in_fp32(bundle: Path) -> None:
     everything = quantize(bundle, "int8-dynamic", per_layer=True).report
     assert sorted(everything["alone"]) == sorted(PARTS)
     assert everything["in_fp32"] == []
-    limit = 0.6 * everything["divergence"]
+    limit = 0.8 * everything["divergence"]
     report = quantize(bundle, "int8-dynamic", limits=Limits(max_divergence=limit), force=True).report
     assert 0 < len(report["in_fp32"]) <= len(PARTS) // 2
     most = sorted(PARTS, key=lambda part: -everything["alone"][part])
@@ -180,7 +180,9 @@ def test_parts_that_are_kept(bundle: Path) -> None:
 
 
 def test_seven_bits_where_sums_saturate(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "cpu_features", lambda: CpuFeatures("x86", frozenset({"avx2"})))
+    monkeypatch.setattr(
+        sys.modules[quantize.__module__], "cpu_features", lambda: CpuFeatures("x86", frozenset({"avx2"}))
+    )
     with pytest.warns(UserWarning, match="saturate. Weights are kept to 7 bits"):
         quantize(bundle, "int8-dynamic")
     matrices = [onnx.numpy_helper.to_array(item) for item in onnx.load(bundle / "model.int8.onnx").graph.initializer]
@@ -207,6 +209,15 @@ def test_bf16_is_for_openvino(bundle: Path) -> None:
     assert pipeline("text-classification", bundle, "openvino", precision="bf16")("The old lighthouse")["label"]
     with pytest.raises(InputError, match="no graph in precision 'bf16' for provider 'cpu'"):
         pipeline("text-classification", bundle, precision="bf16")
+
+
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static"])
+def test_int8_is_portable(recipe: str, bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    quantize(bundle, recipe)
+    text = "Anna Miller lives in London."
+    got, want = (pipeline("text-classification", bundle, name, precision="int8")(text) for name in ("openvino", "cpu"))
+    assert got["score"] == pytest.approx(want["score"], abs=1e-3)
 
 
 def test_generation_with_int8(bundles: Bundles, tmp_path: Path) -> None:
@@ -252,7 +263,8 @@ def labelled(folder: Path, task: str, path: Path) -> None:
         rows = [{"text": text, "answer": answer(text)[0]["token_str"]} for text in texts]
         rows[-1]["answer"] = "?"
     elif task == "multiple-choice":
-        rows = [{"prompt": text, "choices": texts[:3], "label": answer(text, texts[:3])["index"]} for text in texts]
+        choices = ["In winter", "Two ships", "Anna"]
+        rows = [{"prompt": text, "choices": choices, "label": answer(text, choices)["index"]} for text in texts]
         rows[-1]["label"] = 7
     elif task == "token-classification":
         rows = [{"text": t, "labels": [e["entity"] for e in answer(t, ignore_labels=())]} for t in texts]

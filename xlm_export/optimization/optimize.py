@@ -101,13 +101,10 @@ def _portable(bundle: Bundle, precision: str | None) -> Graph:
     wanted = bundle.graphs[0].precision if precision is None else precision
     for graph in bundle.graphs:
         if graph.engine is None and graph.precision == wanted:
-            if wanted not in ("fp32", *_HALF):
-                break
             return graph
     there = ", ".join(item.precision for item in bundle.graphs if item.engine is None)
     raise InputError(
-        f"The bundle '{bundle.folder}' has no portable graph in precision '{wanted}' to optimise; it has {there}, of "
-        "which fp32, fp16 and bf16 can be."
+        f"The bundle '{bundle.folder}' has no portable graph in precision '{wanted}' to optimise; it has {there}."
     )
 
 

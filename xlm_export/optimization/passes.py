@@ -43,7 +43,15 @@ def _no_attention(graph: Graph, config: XLMConfig) -> str | None:
         return "the attention weights are outputs of the graph"
     if any("past_sequence" in spec.axes for spec in graph.inputs):
         return "past and new keys are two inputs of attention"
+    if graph.layout == "packed":
+        return "the packed layout gathers heads one by one, and the operator wants them side by side"
     return None
+
+
+def _no_products(graph: Graph, config: XLMConfig) -> str | None:
+    if graph.layout == "packed":
+        return "the packed layout has joined the products already"
+    return "its products are in int8 already, and share their quantised input" if graph.precision == "int8" else None
 
 
 def _no_gelu(graph: Graph, config: XLMConfig) -> str | None:
@@ -59,7 +67,7 @@ def _no_skip(graph: Graph, config: XLMConfig) -> str | None:
 # In the order in which they run: attention is found by the products that QKV joins.
 PASSES = {
     "attention": Pass(fuse_attention, 1, _no_attention),
-    "qkv": Pass(lambda model, half: fuse_qkv(model), 1, lambda graph, config: None),
+    "qkv": Pass(lambda model, half: fuse_qkv(model), 1, _no_products),
     "skip-layer-norm": Pass(lambda model, half: fuse_skip_layer_norm(model), 2, _no_skip),
     "bias-gelu": Pass(lambda model, half: fuse_bias_gelu(model), 1, _no_gelu),
 }

@@ -17,30 +17,17 @@ import onnx
 from onnx import numpy_helper
 
 
-def int4_weights(source: Path, target: Path, left_out: list[str]) -> None:
-    """Write `source` with weights in 4 bits to `target`.
+def int4_weights(source: Path, target: Path) -> None:
+    """Write `source` with weights in 4 bits to `target`."""
+    with _quiet():  # importing it sets up logging, too
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    Args:
-        left_out: names of products' outputs that stay as they are.
-    """
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    model = onnx.load(source)
-    _gemm_to_matmul(model)
-    kept = [node.name for node in _named(model) if node.output[0].removesuffix(".product") in left_out]
-    config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4, bits=4)
-    with _quiet():
-        quantizer = MatMulNBitsQuantizer(model, algo_config=config, nodes_to_exclude=kept)
+        model = onnx.load(source)
+        _gemm_to_matmul(model)
+        config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4, bits=4)
+        quantizer = MatMulNBitsQuantizer(model, algo_config=config)
         quantizer.process()
         quantizer.model.save_model_to_file(str(target), False)
-
-
-def _named(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Products, each with a name, by which the quantiser knows them."""
-    products = [node for node in model.graph.node if node.op_type == "MatMul"]
-    for node in products:
-        node.name = node.name or f"{node.output[0]}/MatMul"
-    return products
 
 
 def _gemm_to_matmul(model: onnx.ModelProto) -> None:

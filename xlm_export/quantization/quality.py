@@ -148,11 +148,12 @@ def median_milliseconds(sessions: Sequence[Session], trial: Trial, calls: int = 
 
 
 class Recorder:
-    """A session that keeps what it was given."""
+    """A session that keeps what it was given, as long as it is `recording`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.feeds: list[dict[str, Array]] = []
+        self.recording = True
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -163,7 +164,8 @@ class Recorder:
         return self.session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        self.feeds.append(dict(inputs))
+        if self.recording:
+            self.feeds.append(dict(inputs))
         return self.session.run(inputs)
 
 

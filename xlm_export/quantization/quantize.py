@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir
 
 from xlm_export.batches import own_texts, read_texts
+from xlm_export.comparison import graph_session
 from xlm_export.cpu_features import advice, cpu_features
 from xlm_export.errors import VerificationError
 from xlm_export.export import write_contents
@@ -27,7 +28,7 @@ from xlm_export.quantization.quality import Quality, Recorder, Trial, median_mil
 from xlm_export.quantization.recipes import RECIPES, Recipe
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions import available_cpus, open_session
+from xlm_runtime.sessions import Session, available_cpus, open_session
 
 Progress = Callable[[str], None]
 
@@ -121,11 +122,14 @@ def quantize(
         problems = _problems(report, limits, chosen)
         if problems:
             raise VerificationError(f"The graph made by {recipe} was not added: {'; '.join(problems)}.")
-        files = {key: value for key, value in written.files.items() if key != name}
-        if name in written.files:  # no moment in which bundle.json and the file it names differ
+        old = {item for graph in written.graphs if graph not in kept for item in (graph.file, f"{graph.file}.data")}
+        files = {key: value for key, value in written.files.items() if key not in old}
+        if len(kept) < len(written.graphs):  # no moment in which bundle.json and the files it names differ
             write_contents(replace(written, graphs=kept, files=files))
         digest = file_sha256(made)
         os.replace(made, written.folder / name)
+        for item in old - {name}:
+            (written.folder / item).unlink(missing_ok=True)
     finally:
         made.unlink(missing_ok=True)
     quantized = {**written.verification.get("quantized", {}), _key(entry): report}
@@ -153,13 +157,13 @@ class _Maker:
         self.reduce_range = cpu_features().saturates
         model = open_model(bundle.folder / source.file)
         self.groups = list(dict.fromkeys(product.group for product in find_products(model)))
-        self.outputs = {product.node.outputs[0].name or "": product.group for product in find_products(model)}
         if embeddings and recipe.startswith("int8") and find_embeddings(model, bundle.config.vocab_size):
             self.groups.append("embeddings")
         step("run the fp32 graph")
         recorder = Recorder(open_session(bundle.folder / source.file))
-        self.fp32 = recorder.session
-        self.answers = list(trial.answers(recorder))
+        self.fp32 = graph_session(recorder, bundle, source)
+        self.answers = list(trial.answers(self.fp32))
+        recorder.recording = False
         self.ranges: Ranges | None = None
         if recipe == "int8-static":
             step("calibrate")
@@ -192,7 +196,7 @@ class _Maker:
             self.step("write the graph")
             quality = self._try(parts)
         self.step("measure the time")
-        session = open_session(self.path, self.chosen.provider)
+        session = self._open()
         fp32, new = median_milliseconds([self.fp32, session], self.trial)
         return {
             "recipe": self.recipe,
@@ -219,7 +223,7 @@ class _Maker:
         """Write the graph with these parts quantised, and compare it."""
         source = self.bundle.folder / self.source.file
         if self.recipe == "int4-weights":
-            int4_weights(source, self.path, [])
+            int4_weights(source, self.path)
         else:
             model = open_model(source)
             if self.recipe == "bf16":
@@ -239,7 +243,10 @@ class _Maker:
                 node.metadata_props.clear()
             model.metadata_props["precision"] = self.chosen.precision
             save(model, self.path)
-        return self.trial.quality(self.answers, open_session(self.path, self.chosen.provider))
+        return self.trial.quality(self.answers, self._open())
+
+    def _open(self) -> Session:
+        return graph_session(open_session(self.path, self.chosen.provider), self.bundle, self.source)
 
 
 def _source(bundle: Bundle) -> Graph:
@@ -250,7 +257,7 @@ def _source(bundle: Bundle) -> Graph:
 
 
 def _replaced(item: Graph, recipe: Recipe, source: Graph) -> bool:
-    """A graph in the recipe's precision, and what was optimised from it."""
+    """A graph in the recipe's precision, or one that was optimised from it."""
     return item.precision == recipe.precision and item.layout == source.layout
 
 
