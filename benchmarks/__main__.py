@@ -30,7 +30,12 @@ def main() -> None:
         raise SystemExit(2 if wrong or len(sys.argv) < 2 else 0)
     suite = sys.argv[1]
     sys.argv = [f"python -m benchmarks {suite}", *sys.argv[2:]]
-    importlib.import_module(f"benchmarks.{suite}").main()
+    try:
+        module = importlib.import_module(f"benchmarks.{suite}")
+    except ModuleNotFoundError as error:
+        extras = "pip install 'xlm-onnx[cpu,export,benchmarks]'"
+        raise SystemExit(f"The suite {suite} needs the package '{error.name}': {extras}") from error
+    module.main()
 
 
 if __name__ == "__main__":

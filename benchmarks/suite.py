@@ -191,7 +191,10 @@ def render(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SystemExit(f"The report '{prefix}.jsonl' cannot be drawn: {error}") from error
     print(write_tables(found, prefix))
-    draw_plots(found, prefix)
+    try:
+        draw_plots(found, prefix)
+    except ModuleNotFoundError as error:
+        print(f"no plots without {error.name}; where it is installed, --render {prefix}.jsonl draws them")
     return found
 
 

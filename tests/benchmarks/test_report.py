@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ def test_a_run_cut_short_is_drawn_and_says_so(tmp_path: Path) -> None:
     assert "warning: the run was cut short" in (tmp_path / "r.md").read_text(encoding="utf-8")
     for name in ("r.png", "r.svg", "r-start.png", "r-start.svg"):
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_tables_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(item) for item in records()), encoding="utf-8")
+    render(tmp_path / "r.jsonl")
+    assert "no plots without matplotlib" in capsys.readouterr().out
+    assert (tmp_path / "r.md").is_file()
 
 
 def test_a_busy_machine_is_told() -> None:
