@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlm_export.engines.profiles import custom_profile, preset_profiles
+import onnx_ir
+
+from xlm_export.engines.join_past import join_past
+from xlm_export.engines.profiles import custom_profile, has_cache, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
 from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
+from xlm_export.onnx_file import save
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
@@ -71,7 +76,7 @@ def build_engine(
     options = BuildOptions(_targets(toolkit, targets), optimization_level, _read_cache(toolkit, timing_cache))
     written.check_files(written.files_of(graph))
     step(f"parse {graph.file}")
-    network = toolkit.parse(written.folder / graph.file)
+    network = _parse(toolkit, written, graph)
     types = NetworkTypes.read(network)
     types.check(graph.precision, graph.file)
     step(f"build for {len(chosen)} profiles")
@@ -108,6 +113,19 @@ def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
         f"The bundle '{bundle.folder}' has no graph in {wanted} for TensorRT; it has {there}. Export the checkpoint "
         f"with --precision {again}."
     )
+
+
+def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Any:
+    """The network of the graph; of one with a cache, in the form that TensorRT fuses."""
+    path = bundle.folder / graph.file
+    if not has_cache(graph):
+        return toolkit.parse(path)
+    model = onnx_ir.load(path)
+    join_past(model)
+    with tempfile.TemporaryDirectory(prefix=".engine.", dir=bundle.folder) as folder:
+        joined = Path(folder, graph.file)
+        save(model, joined)
+        return toolkit.parse(joined)
 
 
 def _targets(toolkit: Toolkit, targets: Sequence[str]) -> tuple[str, ...]:

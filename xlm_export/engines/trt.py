@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,12 +120,13 @@ class Toolkit:
                 raise EngineError(
                     f"The timing cache does not fit {self.flavor} {self.version} and this GPU; name another file."
                 )
-        config.progress_monitor = monitor = _monitor(self.api, self._logger)
-        self._logger.interrupt = None
-        plan = builder.build_serialized_network(network, config)
+        interrupt = _Interrupt()
+        config.progress_monitor = monitor = _monitor(self.api, interrupt)
+        with interrupt:
+            plan = builder.build_serialized_network(network, config)
         del monitor  # lives as long as the build
-        if self._logger.interrupt is not None:
-            raise self._logger.interrupt
+        if interrupt.seen:
+            raise KeyboardInterrupt
         if plan is None:
             raise EngineError(f"{self.flavor} {self.version} cannot build the engine: {self._last_error()}.")
         return plan, None if cache is None else bytes(config.get_timing_cache().serialize())
@@ -181,43 +184,46 @@ def _import(flavors: tuple[str, ...]) -> tuple[str, Any]:
 
 @functools.cache
 def _logger(module: str) -> Any:
-    """The one logger of a module in this process: TensorRT keeps the first that it is given.
-
-    It must let no exception through, since TensorRT calls it in the middle of C++; one that an interrupt raises is kept
-    in `interrupt`.
-    """
+    """The one logger of a module in this process: TensorRT keeps the first that it is given."""
     api = importlib.import_module(module)
 
     class Logger(api.ILogger):  # type: ignore[misc, name-defined]  # known only now
         def __init__(self) -> None:
             super().__init__()
             self.messages: list[Message] = []
-            self.interrupt: BaseException | None = None
 
         def log(self, severity: Any, text: str) -> None:
-            try:
-                name = severity.name
-                if name != "VERBOSE" or _TELLING.search(text):
-                    self.messages.append(Message(name, text))
-            except BaseException as error:
-                self.interrupt = error
+            if severity.name != "VERBOSE" or _TELLING.search(text):
+                self.messages.append(Message(severity.name, text))
 
     return Logger()
 
 
-def _monitor(api: Any, logger: Any) -> Any:
-    """Ends a build that the user interrupts: Python notices it in one of these calls, or in one of the logger's."""
+class _Interrupt:
+    """Notes a Ctrl-C instead of raising KeyboardInterrupt, which TensorRT swallows where it calls Python."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> None:
+        self._in_main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+        if self._in_main:
+            self._before = signal.signal(signal.SIGINT, lambda number, frame: setattr(self, "seen", True))
+
+    def __exit__(self, *error: object) -> None:
+        if self._in_main:
+            signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
+
+
+def _monitor(api: Any, interrupt: _Interrupt) -> Any:
+    """Ends a build that the user interrupts."""
 
     class Monitor(api.IProgressMonitor):  # type: ignore[misc]  # known only now
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             pass
 
         def step_complete(self, name: str, step: int) -> bool:
-            try:
-                return logger.interrupt is None
-            except BaseException as error:
-                logger.interrupt = error
-                return False
+            return not interrupt.seen
 
         def phase_finish(self, name: str) -> None:
             pass
