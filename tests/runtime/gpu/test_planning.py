@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import EngineError
+from xlm_runtime.sessions.gpu.calls import Planner
 from xlm_runtime.sessions.gpu.padding import Placement, cut, fill
 from xlm_runtime.sessions.gpu.planning import (
     ALIGNMENT,
@@ -147,6 +150,12 @@ def test_shapes_that_contradict(change: dict[str, tuple[int, ...]], message: str
     shapes = {tensor.name: tensor.shape(dict(zip(NAMES, (2, 3, 1, 4), strict=True))) for tensor in TENSORS}
     with pytest.raises(EngineError, match=message):
         read_dims(TENSORS, shapes | change)
+
+
+def test_outputs_follow_from_the_inputs() -> None:
+    engine: Any = SimpleNamespace(name="model.onnx", inputs=(IDS, MASK), outputs=(LOGITS,), profiles=())
+    with pytest.raises(EngineError, match=r"output logits, \('kept', 50\), does not follow .* in 'model.onnx'"):
+        Planner(engine, buckets=True)
 
 
 def place(tensor: Tensor, dims: dict[str, int], bucket: dict[str, int]) -> Placement:

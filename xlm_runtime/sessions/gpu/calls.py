@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.cache import PAST, PRESENT, DeviceArray
 from xlm_runtime.sessions.gpu.engine import Binding, Call, Engine
 from xlm_runtime.sessions.gpu.padding import Placement
@@ -49,9 +50,19 @@ class Planner:
 
     Args:
         buckets: pad to the sizes of `planning.bucket_size`.
+
+    Raises:
+        EngineError: an output whose shape does not follow from the inputs'.
     """
 
     def __init__(self, engine: Engine, *, buckets: bool) -> None:
+        known = {name for tensor in engine.inputs for name in tensor.dims}
+        for tensor in engine.outputs:
+            if not tensor.dims <= known:
+                raise EngineError(
+                    f"The shape of the output {tensor.name}, {tensor.axes}, does not follow from the inputs' in "
+                    f"'{engine.name}', so there is no room to plan for it. Use provider='cpu', or export it again."
+                )
         self._engine = engine
         self._buckets = buckets
         self._profiles = engine.profiles or (ANY_SHAPE,)

@@ -39,6 +39,11 @@ class Tensor:
         """The numpy type that its bytes are handled as; bfloat16, which numpy lacks, as its bits."""
         return np.dtype(np.uint16) if self.dtype == "bfloat16" else np.dtype(self.dtype)
 
+    @property
+    def dims(self) -> set[str]:
+        """The dimensions that the shape is made of."""
+        return {name for axis in self.axes if isinstance(axis, str) for name in axis.split(_SUM)}
+
     def shape(self, dims: Dims) -> Shape:
         return tuple(size_of(axis, dims) for axis in self.axes)
 
