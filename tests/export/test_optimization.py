@@ -53,18 +53,18 @@ def bundle(bundles: Bundles, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
 
+SLOW_HEADS = ("feature-extraction", "question-answering-simple", "text-generation", "token-classification")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "name",
     [
-        "feature-extraction",
         "fill-mask",
         "multiple-choice",
         "question-answering",
-        "question-answering-simple",
         "text-classification",
-        "text-generation",
-        "token-classification",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_HEADS),
     ],
 )
 def test_every_head(name: str, target: str, bundles: Bundles, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_every_head(name: str, target: str, bundles: Bundles, tmp_path: Path) ->
     assert set(written.files) == {path.name for path in folder.iterdir()} - {"bundle.json"}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
 def test_random_configurations(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     n_heads = rng.choice([1, 2, 4])

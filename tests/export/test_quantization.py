@@ -40,6 +40,10 @@ NAMES = [
     "text-generation",
     "token-classification",
 ]
+FAST = {
+    "int8-dynamic": ("fill-mask", "question-answering", "feature-extraction"),
+    "int8-static": ("multiple-choice", "question-answering-simple"),
+}
 PARTS = ["layer 0 attention", "layer 0 ffn", "layer 1 attention", "layer 1 ffn", "head", "embeddings"]
 
 
@@ -52,8 +56,14 @@ def bundle(bundles: Bundles, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
 
-@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        pytest.param(name, recipe, marks=() if name in FAST[recipe] else pytest.mark.slow)
+        for name in NAMES
+        for recipe in FAST
+    ],
+)
 def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundles(name), tmp_path / "bundle"))
     before = contents(folder)
@@ -128,7 +138,8 @@ def test_padding_hardly_changes_an_answer(recipe: str, bundle: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_to_int8(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = (rng.normal(size=(7, 33)) * rng.lognormal(0, 3, (7, 1))).astype(np.float32)
+    rows = (7, 5000)[seed % 2]
+    values = (rng.normal(size=(rows, 33)) * rng.lognormal(0, 3, (rows, 1))).astype(np.float32)
     values[3] = 0
     for highest in (127, 63):
         quantized, scales = rows_to_int8(values, highest)
@@ -220,6 +231,7 @@ def test_int8_is_portable(recipe: str, bundle: Path) -> None:
     assert got["score"] == pytest.approx(want["score"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_generation_with_int8(bundles: Bundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundles("text-generation"), tmp_path / "bundle"))
     quantize(folder, "int8-dynamic")
@@ -280,10 +292,10 @@ def labelled(folder: Path, task: str, path: Path) -> None:
     ("name", "metric", "fp32"),
     [
         ("text-classification", "accuracy", 7 / 8),
-        ("fill-mask", "accuracy", 7 / 8),
-        ("multiple-choice", "accuracy", 7 / 8),
-        ("token-classification", "accuracy", 1.0),
-        ("text-generation", "-perplexity", None),
+        pytest.param("fill-mask", "accuracy", 7 / 8, marks=pytest.mark.slow),
+        pytest.param("multiple-choice", "accuracy", 7 / 8, marks=pytest.mark.slow),
+        pytest.param("token-classification", "accuracy", 1.0, marks=pytest.mark.slow),
+        pytest.param("text-generation", "-perplexity", None, marks=pytest.mark.slow),
     ],
 )
 def test_metric(name: str, metric: str, fp32: float | None, bundles: Bundles, tmp_path: Path) -> None:

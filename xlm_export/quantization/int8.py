@@ -21,6 +21,8 @@ from xlm_export.quantization.products import Product, array, constant, find_embe
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and highest value of activations, by name."""
 
+_BLOCK = 4096  # rows
+
 
 def quantize_int8(
     model: onnx_ir.Model,
@@ -55,9 +57,15 @@ def quantize_int8(
 
 def rows_to_int8(values: np.ndarray, highest: int = 127) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) float32 → int8 values, and float32 scales (rows,): values ≈ int8 · scale."""
-    largest = np.abs(values).max(axis=1)
-    scales = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(highest)
-    return np.rint(values / scales[:, None]).astype(np.int8), scales
+    quantized = np.empty(values.shape, np.int8)
+    scales = np.empty(len(values), np.float32)
+    for start in range(0, len(values), _BLOCK):  # embeddings are large, and need not be there three times
+        block = values[start : start + _BLOCK]
+        largest = np.abs(block).max(axis=1)
+        scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(highest)
+        scales[start : start + _BLOCK] = scale
+        quantized[start : start + _BLOCK] = np.rint(block / scale[:, None])
+    return quantized, scales
 
 
 def _weight(graph: onnx_ir.Graph, product: Product, highest: int) -> tuple[onnx_ir.Value, onnx_ir.Value]:
