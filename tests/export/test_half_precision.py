@@ -24,7 +24,7 @@ from xlm_export.verification import VerificationCase, verify_graph
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 
-PRECISIONS = ("fp16", "bf16")
+PRECISIONS = ("fp16", pytest.param("bf16", marks=pytest.mark.slow))
 FP16_MAX = 65504.0
 TOKENS = 24
 
