@@ -97,7 +97,8 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
         bundle = Bundle.load(folder)
         if bundle.task != made.task:
             continue
-        for graph in bundle.graphs:
+        # of a variant, the graph that its last step added
+        for graph in bundle.graphs[-1:] if name in made.bundles else bundle.graphs:
             if (digest := bundle.files[graph.file]) in seen:
                 continue
             seen.add(digest)
@@ -184,13 +185,14 @@ def main() -> None:
 
     def make(folder: Path, task: str, checkpoint: Path) -> Prepared:
         peers = options.peers != ""
-        return prepare(code_folder(folder), task, checkpoint, peers=peers, optimum=options.optimum, progress=print)
+        return prepare(folder, task, checkpoint, peers=peers, optimum=options.optimum, progress=print)
 
     def phases(record: Record) -> list[Phase]:
         folder = options.work / size.folder
+        made_by_code = code_folder(folder)
         found = []
         for task in dict.fromkeys(workload.task for workload in workloads):
-            made = make(folder, task, prepare_checkpoint(folder, task, size))
+            made = make(made_by_code, task, prepare_checkpoint(folder, task, size))
             mine = [workload for workload in workloads if workload.task == task]
             found.append(make_phase(task, made, mine, settings, options, record))
         return found
@@ -206,7 +208,7 @@ def main() -> None:
         if not checkpoint.is_dir():
             shutil.copytree(options.trained, checkpoint)
         try:
-            made = make(folder, "text-classification", checkpoint)
+            made = make(code_folder(folder), "text-classification", checkpoint)
         except PreparationError as error:
             record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
             return

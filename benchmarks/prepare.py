@@ -201,18 +201,21 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _vary(source: Path, target: Path, steps: Sequence[Sequence[str]]) -> str | None:
-    """A copy of a bundle (its files are linked) that `xlm-export` adds graphs to. Returns why a step failed."""
+    """A copy of a bundle that `xlm-export` adds graphs to. Returns why a step failed."""
     if target.is_dir():
         return None
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copytree(source, temporary, copy_function=os.link)
-    (temporary / BUNDLE_FILE).unlink()  # rewritten: not through the link
-    shutil.copyfile(source / BUNDLE_FILE, temporary / BUNDLE_FILE)
+    shutil.copytree(source, temporary)
     for command, *arguments in steps:
         reason = _run([sys.executable, "-m", "xlm_export", command, str(temporary), *arguments])
         if reason:
             shutil.rmtree(temporary)
             return reason.replace(str(temporary), target.name)
+    # links only now: onnx reads no weights from a file with several names
+    before, after = Bundle.load(source).files, Bundle.load(temporary).files
+    for name in before:
+        if after.get(name) == before[name]:
+            _link(source / name, temporary / name)
     temporary.rename(target)
     return None
 
