@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.prepare import (
     OPTIMUM,
+    VARIANTS,
     PreparationError,
     Prepared,
     Size,
@@ -168,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks cpu", description=__doc__)
     add_options(parser, "cpu")
     parser.add_argument("--optimum", type=Path, default=OPTIMUM, help="python of optimum's environment (%(default)s)")
+    parser.add_argument("--variants", metavar="V,…", default=",".join(VARIANTS), help="graphs to make (%(default)s)")
     parser.add_argument(
         "--trained", type=Path, default=CHECKPOINT, help="trained classifier to measure quality with (%(default)s)"
     )
@@ -180,12 +182,18 @@ def main() -> None:
             setattr(options, name, getattr(options, name) or value)
     settings = make_settings(options)
     workloads = choose_workloads(CPU_WORKLOADS, options.only)
+    variants = [name.strip() for name in options.variants.split(",") if name.strip()]
+    for name in variants:
+        if name not in VARIANTS:
+            raise SystemExit(f"Unknown variant '{name}'; expected some of {', '.join(VARIANTS)}.")
     prefix = report_prefix(options, "cpu")
     size = Size(layers=options.layers, dim=options.dim, vocab=options.vocab)
 
     def make(folder: Path, task: str, checkpoint: Path) -> Prepared:
         peers = options.peers != ""
-        return prepare(folder, task, checkpoint, peers=peers, optimum=options.optimum, progress=print)
+        return prepare(
+            folder, task, checkpoint, variants=variants, peers=peers, optimum=options.optimum, progress=print
+        )
 
     def phases(record: Record) -> list[Phase]:
         folder = options.work / size.folder

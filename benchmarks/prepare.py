@@ -108,11 +108,19 @@ def prepare_checkpoint(folder: Path, task: str, size: Size, causal: bool = False
 
 
 def prepare(
-    folder: Path, task: str, checkpoint: Path, *, peers: bool, optimum: Path, progress: Callable[[str], None]
+    folder: Path,
+    task: str,
+    checkpoint: Path,
+    *,
+    variants: Sequence[str],
+    peers: bool,
+    optimum: Path,
+    progress: Callable[[str], None],
 ) -> Prepared:
     """Bundles in every layout and recipe that `xlm-export` offers, and with `peers` also the peers' graphs.
 
     Args:
+        variants: which of `VARIANTS` to make.
         folder: takes what is made; optimum's export goes beside the checkpoint, since no code of ours makes it.
 
     Raises:
@@ -129,7 +137,8 @@ def prepare(
             made.missing[name] = reason
             continue
         made.bundles[name] = target
-        for variant, steps in VARIANTS.items():
+        for variant in variants:
+            steps = VARIANTS[variant]
             progress(f"{variant} of {task}, {layout}")
             copy = folder / f"bundle-{task}-{layout}-{variant.replace(' ', '-')}"
             reason = _vary(target, copy, steps)

@@ -52,6 +52,7 @@ def test_unknown_suite() -> None:
     ("arguments", "message"),
     [
         (("--only", "mixed,long"), "Unknown workload 'long'; expected some of 1x16"),
+        (("--variants", "int3"), "Unknown variant 'int3'; expected some of fp32 optimized"),
         (("--rounds", "0"), "--rounds is 0; expected a positive number."),
         (("--threads", "4096"), "--threads is 4096, but this process may use"),
         (("--render", "none.jsonl"), "The report 'none.jsonl' cannot be drawn"),
@@ -176,7 +177,7 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         id2label=dict(enumerate(XNLI_LABELS)),
     )  # fmt: skip
     done = run(
-        "cpu", "--quick", "--threads", "1", "--layers", "1", "--dim", "64", "--vocab", "300", "--rounds", "2",
+        "cpu", "--quick", "--threads", "1", "--layers", "2", "--dim", "64", "--vocab", "300", "--rounds", "2", "--variants", "",
         "--only", "mixed,fill-mask", "--peers", "transformers fp32,OpenVINO fp32", "--work", str(tmp_path / "work"),
         "--output", str(tmp_path / "report"), "--optimum", str(tmp_path / "none"), "--trained", str(trained),
     )  # fmt: skip
@@ -196,10 +197,10 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         assert item["check"]["agreement"] == 1
         assert item["first_answer"]["median"] > 0
         assert item["peak_mb"] >= item["rss_mb"] * 0.5 > 0
-    accuracies = {item["accuracy"] for item in found["contenders"] if "accuracy" in item}
-    assert len(accuracies) == 1  # the same weights in fp32 in all engines
-    assert 0 < accuracies.pop() < 1
-    assert sum("accuracy" in item for item in found["contenders"]) == 3
+    accuracies = {item["name"]: item["accuracy"] for item in found["contenders"] if "accuracy" in item}
+    assert expected - set(accuracies) == {"bound fp32", "bound bf16", "bound int8"}
+    assert len(set(accuracies.values())) == 1  # the same weights in fp32 in all engines
+    assert 0 < accuracies["transformers fp32"] < 1
     assert "optimum (text-classification)" in dict(found["missing"])
     for ending in (".md", ".png", ".svg", "-start.png"):
         assert (tmp_path / f"report{ending}").stat().st_size > 500
