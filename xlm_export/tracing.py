@@ -147,8 +147,9 @@ def _name_axes(model: onnx_ir.Model, graph: ExportGraph) -> None:
             value.name = spec.name
             dims = zip(value.shape, spec.axes, strict=True)
             value.shape = onnx_ir.Shape([dim if isinstance(dim, int) else axis for dim, axis in dims])
-    for node in model.graph.all_nodes():  # names of inner symbols would not fit the new ones
-        for value in node.outputs:
+    for node in model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # has the paths of the machine that exports
+        for value in node.outputs:  # names of inner symbols would not fit the new ones
             if value not in model.graph.outputs:
                 value.shape = None
 

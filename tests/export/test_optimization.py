@@ -204,6 +204,7 @@ def test_weights_are_shared_not_doubled(tmp_path: Path) -> None:
         folder = tmp_path / name
         export(checkpoint, folder, verify=False, external_data=external)
         whole = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
+        assert b".py" not in (folder / "model.onnx").read_bytes(), "no paths of the machine that exported it"
         made = optimize(folder, "onnxruntime-cpu")
         assert made.graph.weights_in == (("model.onnx.data",) if external else ("model.onnx",))
         assert (folder / made.graph.file).stat().st_size < 0.1 * whole
