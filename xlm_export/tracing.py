@@ -112,21 +112,29 @@ def _write_layers_as_products(model: onnx_ir.Model, graph: ExportGraph) -> None:
     """
     own = graph.state_dict()
     (prefix,) = (name.removesuffix("0.out_lin.weight") for name in own if name.endswith("attentions.0.out_lin.weight"))
-    joined = 0
+    dim, joined = graph.model.config.emb_dim, 0
     for node in tuple(model.graph):
-        if node.op_type != "Gemm" or len(node.inputs) < 3:
+        if node.op_type != "Gemm":
             continue
-        x, weight, bias = node.inputs
-        if weight is None or bias is None or weight.const_value is None:
+        x, weight, bias = (*node.inputs, None)[:3]
+        if weight is None or weight.const_value is None or not node.attributes.get_int("transB", 0):
             continue
-        if weight.name not in own:
-            parts = "qkv" if weight.const_value.shape[0] == 3 * graph.model.config.emb_dim else "kv"
-            weight.name, bias.name = (f"{prefix}{joined}.{parts}_lin.{kind}" for kind in ("weight", "bias"))
+        name, (width, depth) = str(weight.name), weight.const_value.shape.numpy()
+        if name in own:
+            if not _OF_LAYERS.search(name):
+                continue
+        elif depth == dim and width in (2 * dim, 3 * dim):
+            name = f"{prefix}{joined}.{'kv' if width == 2 * dim else 'qkv'}_lin.weight"
             joined += 1
-        elif not _OF_LAYERS.search(str(weight.name)):
+        else:
             continue
+        if bias is None:  # folding leaves out zeros; a graph's operators should not depend on its weights' values
+            zeros = np.zeros(width, weight.const_value.numpy().dtype)
+            bias = onnx_ir.val(name.removesuffix("weight") + "bias", const_value=onnx_ir.tensor(zeros))
+            model.graph.register_initializer(bias)
+        bias.name = name.removesuffix("weight") + "bias"
         values = np.ascontiguousarray(weight.const_value.numpy().T)
-        transposed = onnx_ir.val(f"{weight.name}.transposed", const_value=onnx_ir.tensor(values))
+        transposed = onnx_ir.val(f"{name}.transposed", const_value=onnx_ir.tensor(values))
         model.graph.register_initializer(transposed)
         product = onnx_ir.node("MatMul", [x, transposed])
         total = onnx_ir.node("Add", [product.outputs[0], bias])

@@ -15,6 +15,9 @@ from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, verify
 from xlm_export.cli import main
+from xlm_export.graph import ExportGraph
+from xlm_export.modeling import XLMConfig, XLMForSequenceClassification
+from xlm_export.tracing import trace
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError
 from xlm_runtime.packing import pack
@@ -181,3 +184,17 @@ def test_the_code_in_the_docs(bundles: Bundles, tmp_path: Path, monkeypatch: pyt
             None, {"input_ids": row, "attention_mask": np.ones_like(row), "langs": np.full_like(row, lang)}
         )
         np.testing.assert_allclose(logits, alone[0], rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+
+
+def test_operators_do_not_depend_on_the_weights_values() -> None:
+    """Folding leaves out biases of zeros, as new models have them; the layers' products keep theirs."""
+    config = XLMConfig(vocab_size=40, emb_dim=16, n_layers=2, n_heads=2, n_langs=2, max_position_embeddings=16)
+    graph = ExportGraph(
+        XLMForSequenceClassification(config).eval(), find_task("XLMForSequenceClassification"), layout="packed"
+    )
+    model = trace(graph, "fp32", 18)
+    biases = [str(value.name) for node in model.graph if node.op_type == "Add" for value in node.inputs if value]
+    products = ["attentions.0.qkv_lin", "attentions.1.kv_lin"]
+    products += [part.format(i) for i in (0, 1) for part in ("attentions.{}.out_lin", "ffns.{}.lin1", "ffns.{}.lin2")]
+    for product in products:
+        assert f"model.transformer.{product}.bias" in biases
