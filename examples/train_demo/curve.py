@@ -8,22 +8,25 @@ from typing import Any
 
 
 def draw_curve(output: Path) -> Path:
-    """Read `encoder.jsonl` and `causal.jsonl`, write `learning_curve.png`."""
+    """Read the logs, write `learning_curve.png`; the steps of `refine.jsonl` follow on those of `encoder.jsonl`."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    encoder, causal = (read_log(output / f"{name}.jsonl") for name in ("encoder", "causal"))
+    encoder, refined, causal = (read_log(output / f"{name}.jsonl") for name in ("encoder", "refine", "causal"))
+    last = encoder[-1]["step"]
+    encoder += [line | {"step": last + line["step"]} for line in refined]
     figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(11, 4))
     for name in ("fill-mask", "qa", "nli", "ner", "language-id", "choice"):
         _plot(losses, encoder, name)
     _plot(losses, causal, "clm")
-    for name in ("qa", "qa_no_answer", "nli", "ner", "language-id", "choice"):
+    for name in ("qa", "qa_no_answer", "nli", "ner", "language-id", "choice", "fill-mask_top5"):
         _plot(accuracies, encoder, f"held_out_{name}")
     losses.set(xlabel="step", ylabel="training loss", yscale="log")
     accuracies.set(xlabel="step", ylabel="accuracy on 128 held-out examples", ylim=(0, 1.02))
     for axes in (losses, accuracies):
+        axes.axvline(last, color="grey", linewidth=0.8, linestyle=":")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.tight_layout()

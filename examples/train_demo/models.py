@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from examples.train_demo.batches import ENTITY_LABELS, MASK
@@ -112,6 +112,16 @@ class Encoder(nn.Module):
             size = sum(2 * tensor.numel() for tensor in (*body.values(), *own.values()))
             index = {"metadata": {"total_size": size}, "weight_map": places}
             write_json(folder / name / "model.safetensors.index.json", index)
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+        body = load_file(folder / BODY / "model.safetensors")
+        self.body.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in body.items()})
+        for name, head in self.heads.items():
+            unexpected = head.load_state_dict(load_file(folder / name / "head.safetensors"), strict=False)[1]
+            if unexpected:
+                raise ValueError(f"'{folder / name}' holds {', '.join(unexpected)}, which {name} has no place for.")
 
 
 def save_causal(model: XLMPreTrainedModel, folder: Path, vocabulary: Path) -> None:

@@ -1,4 +1,4 @@
-"""The stages of training: MLM with TLM, then all heads together, and the causal model beside."""
+"""The stages of training: MLM with TLM, then all heads together, then mostly MLM; and the causal model beside."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from examples.train_demo.batches import Batch, BatchMaker
 from examples.train_demo.corpus import Corpus
 from examples.train_demo.models import Encoder, make_config, save_causal, start_as_matching, start_as_sinusoids
 from xlm_export.modeling import XLMWithLMHeadModel
+from xlm_export.modeling.layouts import PaddedLayout
 from xlm_export.modeling.question_answering import XLMSQuADHead
 from xlm_runtime.tokenization import XLMTokenizer
 
@@ -32,6 +33,7 @@ class Recipe:
     layers: int = 4
     masked_steps: int = 200
     joint_steps: int = 16000
+    refining_steps: int = 8000
     causal_steps: int = 10000
     masked_rows: int = 16
     causal_rows: int = 16
@@ -47,9 +49,12 @@ class Recipe:
 # the longest to learn.
 ROWS = {"qa": 14, "nli": 12, "ner": 20, "language-id": 16, "choice": 8, "fill-mask": 24}
 TURNS = (("ner",), ("fill-mask", "choice"), ("ner",), ("fill-mask", "language-id"))
+# The same of the third stage: MLM learns slowest, the other tasks need only not be forgotten.
+REFINING_ROWS = ROWS | {"fill-mask": 32}
+REFINING_TURNS = (("qa",), (), ("nli",), (), ("ner",), (), ("choice", "language-id"), ())
 SMOKE = Recipe(
-    vocab_size=900, template_sentences=150, dim=32, layers=2, masked_steps=3, joint_steps=4, causal_steps=4,
-    masked_rows=8, causal_rows=8, warmup=2, report_every=2, held_out_rows=8,
+    vocab_size=900, template_sentences=150, dim=32, layers=2, masked_steps=3, joint_steps=4, refining_steps=8,
+    causal_steps=4, masked_rows=8, causal_rows=8, warmup=2, report_every=2, held_out_rows=8,
     per_language=2,
 )  # fmt: skip
 
@@ -63,8 +68,8 @@ class Log:
         path.write_text("", encoding="utf-8")
         self.began = time.monotonic()
 
-    def write(self, stage: str, step: int, **figures: float) -> None:
-        line = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self.began, 1)}
+    def write(self, step: int, **figures: float) -> None:
+        line = {"step": step, "seconds": round(time.monotonic() - self.began, 1)}
         text = json.dumps(line | {name: round(value, 4) for name, value in figures.items()})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -102,27 +107,53 @@ class Optimizer:
 
 def train_encoder(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: Log, folder: Path) -> None:
     """Stage one, the body by MLM and TLM; stage two, the heads and the body together, MLM still among them."""
+
+    def plan(step: int) -> tuple[tuple[str, ...], dict[str, int]]:
+        if step <= recipe.masked_steps:
+            return ("fill-mask",), {"fill-mask": recipe.masked_rows}
+        return ("qa", "nli", *TURNS[step % len(TURNS)]), ROWS
+
     torch.manual_seed(recipe.seed)
     encoder = Encoder(make_config(len(tokenizer), recipe.dim, recipe.layers)).train()
     start_at_frequencies(encoder.heads["fill-mask"], tokenizer, corpus)
     batches = BatchMaker(tokenizer, corpus, recipe.seed)
-    steps = recipe.masked_steps + recipe.joint_steps
+    _train(encoder, batches, recipe, recipe.masked_steps + recipe.joint_steps, plan, log, folder)
+
+
+def refine_encoder(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: Log, folder: Path) -> None:
+    """Stage three: what the second wrote, mostly by MLM."""
+
+    def plan(step: int) -> tuple[tuple[str, ...], dict[str, int]]:
+        return ("fill-mask", *REFINING_TURNS[step % len(REFINING_TURNS)]), REFINING_ROWS
+
+    torch.manual_seed(recipe.seed)
+    encoder = Encoder(make_config(len(tokenizer), recipe.dim, recipe.layers)).train()
+    encoder.load(folder)
+    batches = BatchMaker(tokenizer, corpus, recipe.seed + 3)
+    _train(encoder, batches, recipe, recipe.refining_steps, plan, log, folder)
+
+
+def _train(
+    encoder: Encoder,
+    batches: BatchMaker,
+    recipe: Recipe,
+    steps: int,
+    plan: Callable[[int], tuple[tuple[str, ...], dict[str, int]]],
+    log: Log,
+    folder: Path,
+) -> None:
+    """`plan` names the tasks of a step, and the rows of each."""
     optimizer = Optimizer(encoder, recipe.learning_rate, recipe.warmup, steps)
     sums = Sums()
     for step in range(1, steps + 1):
-        if step <= recipe.masked_steps:
-            names, rows = ("fill-mask",), {"fill-mask": recipe.masked_rows}
-        else:
-            names, rows = ("qa", "nli", *TURNS[step % len(TURNS)]), ROWS
+        names, rows = plan(step)
         for name in names:
             loss = LOSSES[name](encoder, DRAW[name](batches, rows[name]))
             loss.backward()
             sums.add(name, float(loss.detach()))
         optimizer.step()
         if step % recipe.report_every == 0 or step == steps:
-            stage = "masked" if step <= recipe.masked_steps else "joint"
-            figures = sums.means() if stage == "masked" else sums.means() | monitor(encoder, tokenizer, corpus, recipe)
-            log.write(stage, step, **figures)
+            log.write(step, **sums.means(), **monitor(encoder, batches.tokenizer, batches.corpus, recipe))
             encoder.save(folder, folder / "vocabulary")
 
 
@@ -145,7 +176,7 @@ def train_causal(recipe: Recipe, corpus: Corpus, tokenizer: XLMTokenizer, log: L
         optimizer.step()
         sums.add("clm", float(loss.detach()))
         if step % recipe.report_every == 0 or step == recipe.causal_steps:
-            log.write("causal", step, **sums.means())
+            log.write(step, **sums.means())
             save_causal(model, folder, folder / "vocabulary")
 
 
@@ -200,7 +231,7 @@ def _question_loss(encoder: Encoder, batch: Batch) -> Tensor:
     rows = batch["answerable"]
     spans = head.loss(hidden[rows], batch["p_mask"][rows], None, batch["start_positions"][rows],
                       batch["end_positions"][rows], None)  # fmt: skip
-    impossible = head(hidden, batch["p_mask"], batch["cls_index"])[4]
+    impossible = head(hidden, batch["p_mask"], batch["cls_index"], PaddedLayout())[4]
     tagger: Any = encoder.heads["ner"]
     entities = functional.cross_entropy(tagger.classifier(hidden).flatten(0, 1), batch["entities"].flatten())
     return spans + functional.binary_cross_entropy_with_logits(impossible, 1 - rows.float()) + entities
@@ -239,6 +270,10 @@ def monitor(encoder: Encoder, tokenizer: XLMTokenizer, corpus: Corpus, recipe: R
         batch = DRAW[name](batches, recipe.held_out_rows)
         labels = batch.pop("labels")
         figures[f"held_out_{name}"] = float((encoder.heads[name](**batch).logits.argmax(-1) == labels).float().mean())
+    batch = batches.masked(recipe.held_out_rows)
+    fill: Any = encoder.heads["fill-mask"]
+    best = fill(**model_inputs(batch), logits_to_keep=batch["chosen"]).logits.topk(5).indices
+    figures["held_out_fill-mask_top5"] = float((best == batch["labels"][:, None]).any(-1).float().mean())
     batch = batches.entities(recipe.held_out_rows)
     labels = batch.pop("labels")
     right = encoder.heads["ner"](**batch).logits.argmax(-1) == labels
