@@ -3,6 +3,8 @@
 `XLM_TEST_BUNDLES` names a folder with bundles that `tests/make_bundles.py` wrote; without it they are exported on
 first use, which takes torch. Nothing here needs more than pytest, so that `tests/runtime` also runs where only numpy
 and an engine are installed.
+
+With several workers (`-n`) each keeps to one CPU, or the threads of their engines would wait for each other.
 """
 
 from __future__ import annotations
@@ -14,6 +16,13 @@ from pathlib import Path
 import pytest
 
 Bundles = Callable[[str], Path]
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+
+def pytest_configure() -> None:
+    if WORKER and hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[int(WORKER.removeprefix("gw")) % len(cpus)]})
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +31,16 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     given = os.environ.get("XLM_TEST_BUNDLES")
     if given:
         return lambda name: Path(given) / name
-    folder = tmp_path_factory.mktemp("bundles")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if WORKER else base) / "bundles"  # all workers share one
+    folder.mkdir(exist_ok=True)
 
     def make(name: str) -> Path:
+        from filelock import FileLock
+
         from tests.make_bundles import make_bundle
 
-        return folder / name if (folder / name).is_dir() else make_bundle(folder, name)
+        with FileLock(folder / f"{name.removesuffix('-packed')}.lock"):
+            return folder / name if (folder / name).is_dir() else make_bundle(folder, name)
 
     return make
