@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 def int4_weights(source: Path, target: Path) -> None:
     """Write `source` with weights in 4 bits to `target`."""
-    with _quiet():  # importing it sets up logging, too
+    with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
         model = onnx.load(source)
@@ -55,11 +55,13 @@ def _gemm_to_matmul(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantiser's notes; it writes them to the root logger, errors still come through."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the quantiser's notes, errors aside, and leave no handler behind: importing it sets up logging."""
+    root, library = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
+    handlers, levels = root.handlers[:], (root.level, library.level)
+    library.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        library.setLevel(levels[1])
