@@ -1,58 +1,99 @@
-"""Quality of the demo checkpoints through every precision and engine that is there: the held-out sets, one table.
+"""Quality of the demo checkpoints through every graph and engine that is there: the held-out sets, one table.
 
-The template sets are always measured. The text sets (language identification, MLM, CLM) need the reference folder and
-are left out where it is absent.
+The yardstick of every recipe of `xlm-export quantize`. The template sets are always measured. The text sets (language
+identification, MLM, CLM) need the reference folder and are left out where it is absent; so is the calibration on
+training texts, for which the sentences of verification then stand in.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import random
 import tempfile
 import time
 from pathlib import Path
 
-from examples.train_demo.corpus import DEFAULT_DATA, read_corpus
+from examples.train_demo.corpus import DEFAULT_DATA, Corpus, read_corpus
+from examples.train_demo.facts import LANGUAGES
 from examples.train_demo.held_out import SCORES, Figures, HeldOut, held_out_sets
-from xlm_export import export
-from xlm_export.export import PRECISIONS
-from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_export import Limits, export, quantize
+from xlm_export.quantization.recipes import RECIPES
+from xlm_runtime.errors import EngineError, MissingExtraError, XLMError
 from xlm_runtime.sessions import PROVIDERS
 from xlm_runtime.tokenization import XLMTokenizer
 
 Row = tuple[str, str, str, Figures | str, float]
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
+# graph → precision and layout of the export, recipe that follows it
+GRAPHS: dict[str, tuple[str, str, str | None]] = {
+    "fp32": ("fp32", "padded", None),
+    "packed": ("fp32", "packed", None),
+    "fp16": ("fp16", "padded", None),
+    "bf16": ("bf16", "padded", None),
+    **{name: ("fp32", "padded", name) for name in RECIPES if name != "bf16"},
+    "bf16-weights": ("fp32", "padded", "bf16"),
+    "packed-int8": ("fp32", "packed", "int8-dynamic"),
+}
 
 
-def measure(name: str, checkpoint: Path, sets: HeldOut, precisions: list[str], providers: list[str]) -> list[Row]:
-    """(checkpoint, precision, provider, figures or why there are none, seconds) of every combination."""
+def measure(
+    name: str, checkpoint: Path, sets: HeldOut, graphs: list[str], providers: list[str], calibration: Path | None
+) -> list[Row]:
+    """(checkpoint, graph, provider, figures or why there are none, seconds) of every combination."""
     task, score, _ = SCORES[name]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for precision in precisions:
-            bundle = export(checkpoint, Path(folder, precision), task=task, precision=precision, verify=False).folder
+        for graph in graphs:
+            precision, layout, recipe = GRAPHS[graph]
+            bundle = Path(folder, graph)
+            try:
+                export(checkpoint, bundle, task=task, precision=precision, layout=layout, verify=False)
+                if recipe is not None:
+                    precision = RECIPES[recipe].precision
+                    quantize(bundle, recipe, calibration=calibration, limits=Limits(max_divergence=math.inf))
+            except XLMError as error:
+                rows.append((name, graph, "", _first_line(error), 0.0))
+                print(format_row(rows[-1]), flush=True)
+                continue
             for provider in providers:
                 began = time.perf_counter()
                 try:
-                    figures: Figures | str = score(bundle, sets, provider=provider)
-                except (EngineError, MissingExtraError) as error:
-                    figures = str(error).partition("\n")[0][:60]
-                rows.append((name, precision, provider, figures, time.perf_counter() - began))
+                    figures: Figures | str = score(bundle, sets, provider=provider, precision=precision)
+                except (XLMError, EngineError, MissingExtraError) as error:
+                    figures = _first_line(error)
+                rows.append((name, graph, provider, figures, time.perf_counter() - began))
                 print(format_row(rows[-1]), flush=True)
     return rows
 
 
+def write_calibration(corpus: Corpus, path: Path, per_language: int = 16, seed: int = 8) -> None:
+    """Training texts, `lang<TAB>text`."""
+    rng = random.Random(seed)
+    lines = [
+        f"{lang}\t{' '.join(text.split())}\n"
+        for lang in LANGUAGES
+        for text in rng.sample(corpus.train[lang], per_language)
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def format_row(row: Row) -> str:
-    name, precision, provider, figures, seconds = row
+    name, graph, provider, figures, seconds = row
     shown = figures if isinstance(figures, str) else "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
-    return f"{name:<12}{precision:<6}{provider:<10}{seconds:>7.1f}  {shown}"
+    return f"{name:<12}{graph:<13}{provider:<10}{seconds:>7.1f}  {shown}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:80]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of the models (%(default)s)")
     parser.add_argument("--only", choices=tuple(SCORES), action="append", help="only this model; may be given again")
-    parser.add_argument("--precision", choices=PRECISIONS, action="append")
+    parser.add_argument("--graph", choices=tuple(GRAPHS), action="append", help="only this graph; may be given again")
     parser.add_argument("--provider", choices=PROVIDERS, action="append")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the reference text (%(default)s)")
     parser.add_argument("--per-language", type=int, default=60, help="template examples of each language and task")
@@ -60,16 +101,21 @@ def main() -> None:
     options = parser.parse_args()
     corpus = read_corpus(options.data) if options.data.is_dir() else None
     sets = held_out_sets(options.per_language, corpus, XLMTokenizer.from_pretrained(options.checkpoints / "body"))
+    graphs, providers = options.graph or list(GRAPHS), options.provider or ["cpu", "openvino"]
     rows: list[Row] = []
-    print(f"{'model':<12}{'graph':<6}{'engine':<10}{'s':>7}  figures")
-    for name, (_, _, needs_text) in SCORES.items():
-        if name not in (options.only or SCORES):
-            continue
-        if needs_text and corpus is None:
-            print(f"{name:<12}left out: '{options.data}' is not there")
-            continue
-        precisions, providers = options.precision or list(PRECISIONS), options.provider or ["cpu", "openvino"]
-        rows += measure(name, options.checkpoints / name, sets, precisions, providers)
+    with tempfile.TemporaryDirectory() as folder:
+        calibration = None
+        if corpus is not None:
+            calibration = Path(folder, "calibration.txt")
+            write_calibration(corpus, calibration)
+        print(f"{'model':<12}{'graph':<13}{'engine':<10}{'s':>7}  figures")
+        for name, (_, _, needs_text) in SCORES.items():
+            if name not in (options.only or SCORES):
+                continue
+            if needs_text and corpus is None:
+                print(f"{name:<12}left out: '{options.data}' is not there")
+                continue
+            rows += measure(name, options.checkpoints / name, sets, graphs, providers, calibration)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
