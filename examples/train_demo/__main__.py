@@ -1,8 +1,8 @@
 """`python -m examples.train_demo`: vocabulary, encoder with its heads, causal model, learning curve, held-out figures.
 
-Each stage runs on one core; `--stage encoder` and `--stage causal` may run beside each other; `--stage
-refine` follows on the encoder's. `--stage publish`, only
-when asked for, puts the result where the demo finds it. `--smoke` runs every step in miniature, on template text alone,
+Each stage runs on one core; `--stage encoder` and `--stage causal` may run beside each other; `--stage refine` and
+`--stage settle` follow on the encoder's. `--stage publish`, only when asked for, puts the result where the demo finds
+it. `--smoke` runs every step in miniature, on template text alone,
 and gives models that know nothing.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from examples.train_demo.corpus import DEFAULT_DATA, Corpus, read_corpus, template_corpus
-from examples.train_demo.train import SMOKE, Log, Recipe, refine_encoder, train_causal, train_encoder
+from examples.train_demo.train import SMOKE, Log, Recipe, refine_encoder, settle_encoder, train_causal, train_encoder
 from examples.train_demo.vocabulary import write_vocabulary
 from xlm_runtime.tokenization import XLMTokenizer
 
-STAGES = ("vocabulary", "encoder", "refine", "causal", "evaluate")
+STAGES = ("vocabulary", "encoder", "refine", "settle", "causal", "evaluate")
 PUBLISH = "publish"
 
 
@@ -49,6 +49,9 @@ def run(recipe: Recipe, corpus: Corpus, output: Path, stages: tuple[str, ...]) -
     if "refine" in stages:
         log = Log(output / "refine.jsonl")
         refine_encoder(recipe, corpus, XLMTokenizer.from_pretrained(vocabulary), log, output)
+    if "settle" in stages:
+        log = Log(output / "settle.jsonl")
+        settle_encoder(recipe, corpus, XLMTokenizer.from_pretrained(vocabulary), log, output)
     if "causal" in stages:
         log = Log(output / "causal.jsonl")
         train_causal(recipe, corpus, XLMTokenizer.from_pretrained(vocabulary), log, output)

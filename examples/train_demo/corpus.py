@@ -9,6 +9,7 @@ import json
 import random
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_corpus(folder: Path) -> Corpus:
 
 
 def real_text(corpus: Corpus) -> dict[str, RealText]:
-    """Of each language's training text the words, once each, and its short sentences without names.
+    """Of each language's training text the rare words, as names are, and the short sentences without names.
 
     A name is a word that stands in capitals inside a sentence; German writes every noun so, and there the names of
     the English text are taken, which are mostly the same.
@@ -97,10 +98,11 @@ def real_text(corpus: Corpus) -> dict[str, RealText]:
     found = {}
     for lang, texts in corpus.train.items():
         names = inside["en" if lang == "de" else lang] - {"I"}
-        words = sorted({word for text in texts for word in _words(text, lang)})
+        counts = Counter(word for text in texts for word in _words(text, lang))
+        words = sorted(word for word, count in counts.items() if count <= 2 and len(word) <= 12)
         longest = 25 if lang == "zh" else 70
         sentences = [text for text in texts if len(text) <= longest and not _has_name(text, lang, names)]
-        found[lang] = RealText(tuple(word for word in words if len(word) <= 12), tuple(sentences))
+        found[lang] = RealText(tuple(words), tuple(sentences))
     return found
 
 

@@ -8,15 +8,17 @@ from typing import Any
 
 
 def draw_curve(output: Path) -> Path:
-    """Read the logs, write `learning_curve.png`; the steps of `refine.jsonl` follow on those of `encoder.jsonl`."""
+    """Read the logs, write `learning_curve.png`; the stages of the encoder follow on each other."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    encoder, refined, causal = (read_log(output / f"{name}.jsonl") for name in ("encoder", "refine", "causal"))
-    last = encoder[-1]["step"]
-    encoder += [line | {"step": last + line["step"]} for line in refined]
+    encoder, causal = (read_log(output / f"{name}.jsonl") for name in ("encoder", "causal"))
+    ends = []
+    for name in ("refine", "settle"):
+        ends.append(encoder[-1]["step"])
+        encoder += [line | {"step": ends[-1] + line["step"]} for line in read_log(output / f"{name}.jsonl")]
     figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(11, 4))
     for name in ("fill-mask", "qa", "nli", "ner", "language-id", "choice"):
         _plot(losses, encoder, name)
@@ -26,7 +28,8 @@ def draw_curve(output: Path) -> Path:
     losses.set(xlabel="step", ylabel="training loss", yscale="log")
     accuracies.set(xlabel="step", ylabel="accuracy on 128 held-out examples", ylim=(0, 1.02))
     for axes in (losses, accuracies):
-        axes.axvline(last, color="grey", linewidth=0.8, linestyle=":")
+        for end in ends:
+            axes.axvline(end, color="grey", linewidth=0.8, linestyle=":")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.tight_layout()

@@ -10,7 +10,7 @@ from typing import Any
 from examples.train_demo.models import BODY, CAUSAL, HEADS
 
 DEFAULT_CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
-RECORDS = ("encoder.jsonl", "refine.jsonl", "causal.jsonl", "figures.json", "learning_curve.png")
+RECORDS = ("encoder.jsonl", "refine.jsonl", "settle.jsonl", "causal.jsonl", "figures.json", "learning_curve.png")
 
 
 def publish(output: Path, checkpoints: Path) -> None:
