@@ -1,57 +1,58 @@
 """From a checkpoint to answers: export every task, verify it against torch, then answer with the numpy runtime.
 
-The checkpoints are made here, with seeded weights and a small vocabulary: the answers are arbitrary, but they are the
-model's, and equal torch's to the digits that the last column shows.
+The checkpoints are the small trained ones of `examples/checkpoints`; their model card says what they can and cannot do.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tests.make_checkpoint import make_checkpoint
 from xlm_export import export
-from xlm_runtime import pipeline
+from xlm_runtime import GenerationOptions, pipeline
 
-ENGLISH = "Anna Miller lives in London and works for the railway."
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+ENGLISH = "Clara Harlow found work at Maple Press."
+PARAGRAPH = "Greta Weber wohnt seit langem in Dresden. Es war der 3. Mai 1984, als Jonas Fischer zur Welt kam."
 
 
-# task, model class, input, how to show the answer
-ROWS: list[tuple[str, str, Any, Callable[[Any], str]]] = [
-    ("feature-extraction", "XLMModel", ENGLISH, lambda a: f"{a.shape[0]} tokens × {a.shape[1]} numbers"),
-    (
-        "fill-mask",
-        "XLMWithLMHeadModel",
-        "The old <mask> stands at the edge of the town.",
-        lambda a: f"{a[0]['token_str']} ({a[0]['score']:.2f})",
-    ),
-    (
-        "text-classification",
-        "XLMForSequenceClassification",
-        "Le vieux phare est au bord de la ville.",
-        lambda a: f"{a['label']} ({a['score']:.2f})",
-    ),
-    (
-        "token-classification",
-        "XLMForTokenClassification",
-        ENGLISH,
-        lambda a: f"{len(a)} tokens, first {a[0]['entity']} at {a[0]['start']}:{a[0]['end']}",
-    ),
-    (
-        "multiple-choice",
-        "XLMForMultipleChoice",
-        {"prompt": "Two ships go", "choices": ["to the island.", "to the moon."]},
-        lambda a: f"{a['choice']} ({a['score']:.2f})",
-    ),
-]
+def best(answer: Any) -> str:
+    return f"{answer['label']} ({answer['score']:.2f})"
+
+
+def answered(answer: Any) -> str:
+    return f"{answer['answer'] or 'no answer'} ({answer['score']:.2f})"
+
+
+# task, checkpoint, input, its options, how to show the answer
+ROWS: list[tuple[str, str, Any, dict[str, Any], Callable[[Any], str]]] = [
+    ("feature-extraction", "body", "Anna Miller lives in London.", {"lang": "en"},
+     lambda a: f"{a.shape[0]} tokens × {a.shape[1]} numbers"),
+    ("fill-mask", "fill-mask", "Анна Мельник <mask> в городе Казань.", {"lang": "ru"},
+     lambda a: f"{a[0]['token_str']} ({a[0]['score']:.2f})"),
+    ("text-classification", "language-id", "Le vieux phare est au bord de la mer.", {}, best),
+    ("zero-shot-classification", "nli", "Holger Seidel hat im Laden einen Stuhl gekauft.",
+     {"lang": "de", "candidate_labels": ["Arbeit", "Einkauf", "Wohnen"],
+      "hypothesis_template": "In diesem Beispiel geht es um {}."},
+     lambda a: f"{a['labels'][0]} ({a['scores'][0]:.2f})"),
+    ("token-classification", "ner", ENGLISH,
+     {"lang": "en", "aggregation_strategy": "first"},
+     lambda a: ", ".join(f"{ENGLISH[group['start'] : group['end']]} {group['entity_group']}" for group in a)),
+    ("multiple-choice", "choice", {"prompt": "Где живёт Егор Кравец?",
+                                   "choices": ["Рязань", "самовар", "16 сентября 2009 года"]},
+     {"lang": "ru"}, lambda a: f"{a['choice']} ({a['score']:.2f})"),
+    ("question-answering", "qa", {"question": "Wann kam Jonas Fischer zur Welt?", "context": PARAGRAPH},
+     {"lang": "de", "handle_impossible_answer": True}, answered),
+    ("question-answering", "qa", {"question": "Was hat Greta Weber gekauft?", "context": PARAGRAPH},
+     {"lang": "de", "handle_impossible_answer": True}, answered),
+    ("text-generation", "clm", "For a long time",
+     {"lang": "en", "options": GenerationOptions(max_new_tokens=7)}, lambda a: a["generated_text"]),
+]  # fmt: skip
 
 
 def milliseconds(call: Callable[[], Any], repeats: int = 20) -> float:
@@ -66,23 +67,25 @@ def milliseconds(call: Callable[[], Any], repeats: int = 20) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
-    lines = []
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of the demo checkpoints")
+    checkpoints = parser.parse_args().checkpoints
+    lines, bundles = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for task, architecture, text, show in ROWS:
-            print(f"export and verify {task} …", flush=True)
-            checkpoint = make_checkpoint(Path(folder, "checkpoint", task), architecture)
-            bundle = export(checkpoint, Path(folder, task), task=task)
+        for task, name, text, options, show in ROWS:
+            if name not in bundles:
+                print(f"export and verify {name} …", flush=True)
+                bundles[name] = export(checkpoints / name, Path(folder, name))
+            bundle = bundles[name]
             difference = max(error["max_absolute"] for error in bundle.verification["outputs"].values())
             answer = pipeline(task, model=bundle.folder)
-            shown = text if isinstance(text, str) else text["prompt"]
-            ms = milliseconds(lambda: answer(text))  # noqa: B023  # called at once
-            lines.append((task, shown[:24] + "…", show(answer(text))[:36], f"{ms:.2f}", f"{difference:.0e}"))
-    print(f"\n{'task':<22}{'input':<27}{'answer':<38}{'ms':>6}  {'diff':>6}")
+            shown = text if isinstance(text, str) else text.get("question", text.get("prompt"))
+            ms = milliseconds(lambda: answer(text, **options))  # noqa: B023  # called at once
+            lines.append((task, shown[:29], show(answer(text, **options))[:33], f"{ms:.2f}", f"{difference:.0e}"))
+    print(f"\n{'task':<25}{'input':<30}{'answer':<34}{'ms':>5} {'diff':>5}")
     for line in lines:
-        print(f"{line[0]:<22}{line[1]:<27}{line[2]:<38}{line[3]:>6}  {line[4]:>6}")
-    print("\ndiff: largest difference between the graph's outputs and torch's, over the verification's batches.")
-    print("The weights are seeded, not trained: answers are arbitrary, but torch's.")
+        print(f"{line[0]:<25}{line[1]:<30}{line[2]:<34}{line[3]:>5} {line[4]:>5}")
+    print("\nms: text to answer, median of 20.  diff: the largest difference between the graph's outputs and torch's")
+    print("in the verification.  The question's paragraph: " + PARAGRAPH[:42] + "…")
 
 
 if __name__ == "__main__":
