@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.train_demo.batches import MASK
+from examples.train_demo.batches import LONGEST_TEXT, MASK
 from examples.train_demo.corpus import Corpus
 from examples.train_demo.facts import LANGUAGES, TASK_LANGUAGES, World
 from examples.train_demo.tasks import (
@@ -36,7 +36,6 @@ from xlm_runtime.pipelines.model import BundleModel, TokenSequence
 from xlm_runtime.tokenization import XLMTokenizer
 
 Figures = dict[str, float]
-LONGEST_TEXT = 96
 SEED = 70
 
 
