@@ -18,7 +18,7 @@ from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, Bundle
 from xlm_runtime.errors import XLMError
 from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
-EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS, QUANTIZE_STEPS = 3, 7, 11, 4
+EXPORT_STEPS, VERIFY_STEPS, OPTIMIZE_STEPS = 3, 7, 11
 MIXED_STEPS = 2  # more, to verify a packed graph
 
 
@@ -94,18 +94,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Bar:
-    """A progress bar that shows the step under way."""
+    """A progress bar that shows the step under way; full once its block ends without an error."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int = 1) -> None:
         self._bar: Any = tqdm(total=steps, bar_format="{desc:<40}|{bar:20}| {elapsed}", leave=False, disable=None)
         self._started = False
 
-    def __call__(self, step: str) -> None:
+    def __call__(self, step: str, left: int | None = None) -> None:
+        """Begin a step. `left`: how many are to follow, for a command whose number of steps shows as it runs."""
         self._bar.update(int(self._started))
+        if left is not None:
+            self._bar.total = self._bar.n + 1 + left
         self._bar.set_description_str(step)
         self._started = True
 
-    def close(self) -> None:
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is None:
+            self._bar.update(int(self._started))
         self._bar.close()
 
 
@@ -114,29 +122,26 @@ def _export(options: argparse.Namespace) -> int:
     from xlm_export.tracing import DEFAULT_OPSET
 
     began = time.perf_counter()
-    bar = _Bar(EXPORT_STEPS + (0 if options.no_verify else _verify_steps(options.layout)))
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            bundle = export(
-                options.checkpoint,
-                options.bundle,
-                task=options.task,
-                precision=options.precision,
-                opset=DEFAULT_OPSET if options.opset is None else options.opset,
-                inputs=tuple(name for name in options.inputs.split(",") if name),
-                hidden_states=options.hidden_states,
-                attentions=options.attentions,
-                cache=options.cache,
-                layout=options.layout,
-                external_data=options.external_data,
-                cls_index=options.cls_index,
-                verify=not options.no_verify,
-                force=options.force,
-                progress=bar,
-            )
-    finally:
-        bar.close()
+    steps = EXPORT_STEPS + (0 if options.no_verify else _verify_steps(options.layout))
+    with _Bar(steps) as bar, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        bundle = export(
+            options.checkpoint,
+            options.bundle,
+            task=options.task,
+            precision=options.precision,
+            opset=DEFAULT_OPSET if options.opset is None else options.opset,
+            inputs=tuple(name for name in options.inputs.split(",") if name),
+            hidden_states=options.hidden_states,
+            attentions=options.attentions,
+            cache=options.cache,
+            layout=options.layout,
+            external_data=options.external_data,
+            cls_index=options.cls_index,
+            verify=not options.no_verify,
+            force=options.force,
+            progress=bar,
+        )
     for warning in caught:
         print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
     verification = bundle.verification
@@ -158,11 +163,8 @@ def _verify_steps(layout: str) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from xlm_export.export import verify
 
-    bar = _Bar(1 + _verify_steps(Bundle.load(options.bundle, accept_failed=True).graph().layout))
-    try:
+    with _Bar(1 + _verify_steps(Bundle.load(options.bundle, accept_failed=True).graph().layout)) as bar:
         report = verify(options.bundle, options.checkpoint, progress=bar)
-    finally:
-        bar.close()
     if options.json:
         options.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     print(report.table())
@@ -173,8 +175,7 @@ def _optimize(options: argparse.Namespace) -> int:
     from xlm_export.optimization import optimize
 
     passes = None if options.passes is None else tuple(name for name in options.passes.split(",") if name)
-    bar = _Bar(OPTIMIZE_STEPS)
-    try:
+    with _Bar(OPTIMIZE_STEPS) as bar:
         made = optimize(
             options.bundle,
             options.target,
@@ -183,8 +184,6 @@ def _optimize(options: argparse.Namespace) -> int:
             force=options.force,
             progress=bar,
         )
-    finally:
-        bar.close()
     size = (options.bundle / made.graph.file).stat().st_size / 1e6
     shared = f", the rest of its weights in {', '.join(made.graph.weights_in)}" if made.graph.weights_in else ""
     worst = max(error.relative for error in made.report.outputs.values())
@@ -197,18 +196,12 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    bar = _Bar(QUANTIZE_STEPS)
-    try:
+    with _Bar() as bar:
         show = run_quantize(options, bar)
-    finally:
-        bar.close()
     show()
     return 0
 
 
 def _engine(options: argparse.Namespace) -> int:
-    bar = _Bar(ENGINE_STEPS)
-    try:
+    with _Bar(ENGINE_STEPS) as bar:
         return run_engine(options, bar)
-    finally:
-        bar.close()

@@ -17,6 +17,8 @@ def add_quantize(commands: Any) -> None:
     parser.add_argument("--recipe", required=True, help="int8-dynamic, int8-static, int4-weights or bf16")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, or lang<TAB>text; to "
                         "calibrate and compare on (default: eight sentences in seven languages)")  # fmt: skip
+    parser.add_argument("--percentile", type=float, metavar="P", help="int8-static: clip activations to a range that "
+                        "holds P percent of their values, such as 99.99 (default: all of them)")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled data for the task's metric: JSON lines, or "
                         "a SQuAD file")  # fmt: skip
     parser.add_argument("--max-divergence", type=float, metavar="NATS", help="fail above this mean KL divergence")
@@ -29,7 +31,7 @@ def add_quantize(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace such a graph that is already there")
 
 
-def run_quantize(options: argparse.Namespace, progress: Callable[[str], None]) -> Callable[[], None]:
+def run_quantize(options: argparse.Namespace, progress: Callable[[str, int], None]) -> Callable[[], None]:
     """Quantise; returns what prints the report, for when the progress bar is gone."""
     from xlm_export.quantization import Limits, quantize
 
@@ -41,6 +43,7 @@ def run_quantize(options: argparse.Namespace, progress: Callable[[str], None]) -
             calibration=options.calibration,
             data=options.data,
             limits=Limits(options.max_divergence, options.min_agreement, options.min_metric),
+            percentile=options.percentile,
             embeddings=not options.no_embeddings,
             keep=options.keep,
             per_layer=options.per_layer,
@@ -66,6 +69,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     if "metric" in report:
         metric = report["metric"]
         lines.append(f"{metric['name']} on {metric['data']}: {metric['quantized']:.4g}, fp32 {metric['fp32']:.4g}")
+    if "percentile" in report:
+        lines.append(f"ranges of activations hold {report['percentile']:g}% of their values")
     if report["in_fp32"]:
         lines.append(f"in fp32: {', '.join(report['in_fp32'])}")
     for part, divergence in sorted(report["alone"].items(), key=lambda item: -item[1]):

@@ -79,6 +79,13 @@ def open_model(path: Path) -> onnx_ir.Model:
     return model
 
 
+def copy_weights(model: onnx_ir.Model) -> None:
+    """Take weights that lie in other files into memory, so that `save` writes them into the model's own."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, onnx_ir.ExternalTensor):
+            value.const_value = onnx_ir.tensor(value.const_value.numpy().copy(), name=value.name)
+
+
 def weight_files(model: onnx_ir.Model) -> tuple[str, ...]:
     """Names of the files that the model's weights lie in, beside its own."""
     tensors = (value.const_value for value in model.graph.initializers.values())

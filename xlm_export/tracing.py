@@ -17,6 +17,7 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor
 
+from xlm_export.gemm import gemm_to_matmul
 from xlm_export.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.onnx_file import weight_bytes
 from xlm_export.translations import translation_table
@@ -116,7 +117,7 @@ def _write_layers_as_products(model: onnx_ir.Model, graph: ExportGraph) -> None:
     for node in tuple(model.graph):
         if node.op_type != "Gemm":
             continue
-        x, weight, bias = (*node.inputs, None)[:3]
+        weight, bias = (*node.inputs[1:], None)[:2]
         if weight is None or weight.const_value is None or not node.attributes.get_int("transB", 0):
             continue
         name, (width, depth) = str(weight.name), weight.const_value.shape.numpy()
@@ -133,15 +134,8 @@ def _write_layers_as_products(model: onnx_ir.Model, graph: ExportGraph) -> None:
             bias = onnx_ir.val(name.removesuffix("weight") + "bias", const_value=onnx_ir.tensor(zeros))
             model.graph.register_initializer(bias)
         bias.name = name.removesuffix("weight") + "bias"
-        values = np.ascontiguousarray(weight.const_value.numpy().T)
-        transposed = onnx_ir.val(f"{name}.transposed", const_value=onnx_ir.tensor(values))
-        model.graph.register_initializer(transposed)
-        product = onnx_ir.node("MatMul", [x, transposed])
-        total = onnx_ir.node("Add", [product.outputs[0], bias])
-        onnx_ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], [product, total], node.outputs, total.outputs
-        )
-        del model.graph.initializers[str(weight.name)]
+        weight.name = name
+        gemm_to_matmul(model.graph, node, weight, bias)
     if joined != graph.model.config.n_layers:
         raise RuntimeError(f"{joined} layers of {graph.model.config.n_layers} have a joined product.")
 

@@ -22,7 +22,7 @@ from xlm_export.onnx_file import open_model
 from xlm_export.quantization import RECIPES, Limits, quantize
 from xlm_export.quantization.int8 import quantize_int8, rows_to_int8
 from xlm_export.quantization.metric import check_data
-from xlm_export.quantization.products import find_embeddings, find_products
+from xlm_export.quantization.products import array, find_embeddings, find_products
 from xlm_export.quantization.quality import Quality
 from xlm_runtime import GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
@@ -210,6 +210,37 @@ def test_int4(bundle: Path) -> None:
         pipeline("text-classification", bundle, "openvino", precision="int4")
 
 
+@pytest.mark.parametrize("name", ["text-classification", "fill-mask"])
+def test_int4_of_some_parts(name: str, bundles: Bundles, tmp_path: Path) -> None:
+    """What is kept computes as in fp32: the other products alone are MatMulNBits, and the bias comes after."""
+    folder = Path(shutil.copytree(bundles(name), tmp_path / "bundle"))
+    keep = ["head", "layer 0 attention"]
+    report = quantize(folder, "int4-weights", keep=keep).report
+    assert report["in_fp32"] == ["layer 0 attention", "head"]
+    source, made = open_model(folder / "model.onnx"), open_model(folder / "model.int4.onnx")
+    products = find_products(source)
+    kept = [product for product in products if product.group in keep]
+    left = {str(product.weight.name): product for product in find_products(made)}
+    assert left.keys() == {str(product.weight.name) for product in kept}
+    for product in kept:
+        np.testing.assert_array_equal(array(left[str(product.weight.name)].weight), array(product.weight))
+    kinds = [node.op_type for node in made.graph]
+    assert kinds.count("MatMulNBits") == len(products) - len(kept) > 0
+
+
+def test_sensitive_parts_of_int4_stay_in_fp32(bundle: Path) -> None:
+    everything = quantize(bundle, "int4-weights", per_layer=True).report
+    assert list(everything["alone"]) == PARTS[:-1]
+    assert all(divergence > 0 for divergence in everything["alone"].values())
+    assert everything["in_fp32"] == []
+    limit = 0.8 * everything["divergence"]
+    report = quantize(bundle, "int4-weights", limits=Limits(max_divergence=limit), force=True).report
+    assert 0 < len(report["in_fp32"]) <= len(PARTS[:-1]) // 2
+    most = sorted(PARTS[:-1], key=lambda part: -everything["alone"][part])
+    assert set(report["in_fp32"]) == set(most[: len(report["in_fp32"])])
+    assert report["divergence"] <= limit
+
+
 def test_bf16_is_for_openvino(bundle: Path) -> None:
     pytest.importorskip("openvino")
     made = quantize(bundle, "bf16")
@@ -356,15 +387,15 @@ def test_over_a_limit_nothing_is_written(limits: Limits, message: str, recipe: s
     assert contents(bundle) == before
 
 
-@pytest.mark.parametrize("moment", ["calibrate", "quantise", "measure the time"])
+@pytest.mark.parametrize("moment", ["calibrate", "count values", "quantise", "measure the time"])
 def test_an_interruption_leaves_the_bundle_as_it_was(moment: str, bundle: Path) -> None:
-    def interrupt(step: str) -> None:
+    def interrupt(step: str, left: int) -> None:
         if step == moment:
             raise KeyboardInterrupt
 
     before = contents(bundle)
     with pytest.raises(KeyboardInterrupt):
-        quantize(bundle, "int8-static", progress=interrupt)
+        quantize(bundle, "int8-static", percentile=99, progress=interrupt)
     assert contents(bundle) == before
 
 
@@ -384,7 +415,12 @@ def test_a_graph_that_is_there_is_kept_without_force(bundle: Path) -> None:
     ("options", "message"),
     [
         ({"recipe": "int2"}, "Unknown recipe 'int2'; expected one of int8-dynamic, int8-static"),
-        ({"recipe": "int4-weights", "keep": ["head"]}, "quantises every part alike; leave out --keep"),
+        ({"recipe": "bf16", "keep": ["head"]}, "quantises every part alike; leave out --keep"),
+        ({"recipe": "bf16", "per_layer": True}, "quantises every part alike; leave out --keep and --per-layer"),
+        (
+            {"recipe": "int4-weights", "keep": ["embeddings"]},
+            "Unknown part 'embeddings' to keep; this graph has layer 0",
+        ),
         ({"limits": Limits(min_metric=0.5)}, "min_metric was given without labelled data"),
         ({"data": "absent.jsonl"}, "File 'absent.jsonl' not found; give labelled data"),
     ],

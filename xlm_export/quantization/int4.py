@@ -9,48 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
+import onnx_ir
+
+from xlm_export.gemm import gemm_to_matmul
+from xlm_export.onnx_file import copy_weights
+from xlm_export.quantization.products import find_products
 
 
-def int4_weights(source: Path, target: Path) -> None:
-    """Write `source` with weights in 4 bits to `target`."""
+def int4_weights(model: onnx_ir.Model, groups: Collection[str]) -> onnx_ir.Model:
+    """The model with the weights of these groups of products (see `Product.group`) in 4 bits; `model` is used up."""
+    chosen = set()
+    for product in find_products(model):
+        if product.group in groups:
+            node = product.node
+            if node.op_type == "Gemm":
+                node = gemm_to_matmul(model.graph, node, product.weight, product.bias)
+                node.name = f"{product.node.name}/MatMul"
+            chosen.add(node.name)
+    others = [str(node.name) for node in model.graph if node.op_type == "MatMul" and node.name not in chosen]
+    copy_weights(model)
     with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-        model = onnx.load(source)
-        _gemm_to_matmul(model)
         config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4, bits=4)
-        quantizer = MatMulNBitsQuantizer(model, algo_config=config)
+        quantizer = MatMulNBitsQuantizer(onnx_ir.to_proto(model), nodes_to_exclude=others, algo_config=config)
         quantizer.process()
-        quantizer.model.save_model_to_file(str(target), False)
-
-
-def _gemm_to_matmul(model: onnx.ModelProto) -> None:
-    """Gemm with a transposed constant, x · Wᵀ (+ b) → MatMul (and Add), with Wᵀ as a weight of its own."""
-    weights = {item.name: item for item in model.graph.initializer}
-    for i, node in reversed(list(enumerate(model.graph.node))):
-        options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if node.op_type != "Gemm" or node.input[1] not in weights or options.get("transA"):
-            continue
-        if options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0:
-            continue
-        name = node.input[1]
-        if options.get("transB"):
-            name = f"{node.input[1]}.transposed"
-            values = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
-            model.graph.initializer.append(numpy_helper.from_array(values, name))
-        product = f"{node.output[0]}.product" if len(node.input) > 2 else node.output[0]
-        made = [onnx.helper.make_node("MatMul", [node.input[0], name], [product], name=f"{node.name}.matmul")]
-        if len(node.input) > 2:
-            made.append(onnx.helper.make_node("Add", [product, node.input[2]], list(node.output)))
-        model.graph.node.remove(node)
-        for new in reversed(made):
-            model.graph.node.insert(i, new)
+    made: onnx_ir.Model = onnx_ir.from_proto(quantizer.model.model)
+    return made
 
 
 @contextlib.contextmanager

@@ -10,16 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir
-
 from xlm_export.batches import own_texts, read_texts
 from xlm_export.comparison import graph_session
 from xlm_export.cpu_features import advice, cpu_features
 from xlm_export.errors import VerificationError
 from xlm_export.export import write_contents
-from xlm_export.onnx_file import open_model, save
+from xlm_export.onnx_file import copy_weights, open_model, save
 from xlm_export.quantization.bf16 import weights_to_bf16
-from xlm_export.quantization.calibration import activation_ranges
+from xlm_export.quantization.calibration import extremes, percentile_ranges
 from xlm_export.quantization.int4 import int4_weights
 from xlm_export.quantization.int8 import Ranges, quantize_int8
 from xlm_export.quantization.metric import METRICS, check_data, measure
@@ -30,7 +28,8 @@ from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import Session, available_cpus, open_session
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, int], None]
+"""Takes the name of a step and how many are to follow it, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def quantize(
     calibration: str | Path | None = None,
     data: str | Path | None = None,
     limits: Limits = Limits(),
+    percentile: float | None = None,
     embeddings: bool = True,
     keep: Sequence[str] = (),
     per_layer: bool = False,
@@ -78,21 +78,31 @@ def quantize(
         calibration: texts to calibrate and compare on, see `read_texts`; by default the sentences of verification.
         data: labelled data for the task's metric, see `metric`.
         limits: what fails the run.
+        percentile: how many percent of an activation's values its range holds, such as 99.99; the others are clipped.
+            By default all of them (int8-static).
         embeddings: int8 embeddings as well (int8 recipes).
-        keep: parts that stay in fp32 whatever they cost, such as "head" or "layer 3 ffn" (int8 recipes).
-        per_layer: measure each part alone even where all together are within the limit (int8 recipes).
+        keep: parts that stay in fp32 whatever they cost, such as "head" or "layer 3 ffn" (not bf16).
+        per_layer: measure each part alone even where all together are within the limit (not bf16).
         force: replace a graph of this precision and layout that is already there.
-        progress: called with the name of each step before it starts.
+        progress: called before each step with its name, and the number of steps to follow as far as it is known.
 
     Raises:
         InputError: an unknown recipe or part, a file that cannot be used, or the graph is already there.
         BundleError: files that are missing or damaged.
         VerificationError: over a limit; the bundle stays as it was.
     """
-    step = progress or (lambda name: None)
     if recipe not in RECIPES:
         raise InputError(f"Unknown recipe '{recipe}'; expected one of {', '.join(RECIPES)}.")
     chosen = RECIPES[recipe]
+    if percentile is not None:
+        if recipe != "int8-static":
+            raise InputError(f"The recipe {recipe} has no ranges from calibration; leave out --percentile.")
+        if not 50 < percentile <= 100:
+            raise InputError(f"percentile is {percentile:g}; expected more than 50 and at most 100, such as 99.99.")
+    if recipe == "bf16" and (keep or per_layer):
+        raise InputError(f"The recipe {recipe} quantises every part alike; leave out --keep and --per-layer.")
+    calibrations = 0 if recipe != "int8-static" else 1 if percentile is None else 2
+    step = _Steps(progress, 4 + calibrations + (data is not None))
     step("check the bundle")
     written = Bundle.load(bundle)
     written.check_files()
@@ -112,7 +122,7 @@ def quantize(
     layout = "" if source.layout == "padded" else f"{source.layout}."
     name = f"model.{layout}{chosen.precision}.onnx"
     made = written.folder / f".{os.getpid()}.{name}"
-    maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, step)
+    maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, percentile, step)
     try:
         report = maker.make(tuple(keep), per_layer, limits)
         entry = replace(source, file=name, precision=chosen.precision, engine=chosen.engine, weights_in=())
@@ -138,6 +148,18 @@ def quantize(
     return Quantized(write_contents(result), entry, report)
 
 
+class _Steps:
+    """Names each step, and counts those to follow."""
+
+    def __init__(self, progress: Progress | None, number: int) -> None:
+        self.progress, self.left = progress, number
+
+    def __call__(self, name: str) -> None:
+        self.left -= 1
+        if self.progress is not None:
+            self.progress(name, self.left)
+
+
 class _Maker:
     """Makes graphs of one recipe and measures them."""
 
@@ -150,7 +172,8 @@ class _Maker:
         trial: Trial,
         path: Path,
         embeddings: bool,
-        step: Progress,
+        percentile: float | None,
+        step: _Steps,
     ) -> None:
         self.bundle, self.source, self.recipe, self.chosen = bundle, source, recipe, chosen
         self.trial, self.path, self.step = trial, path, step
@@ -164,35 +187,41 @@ class _Maker:
         self.fp32 = graph_session(recorder, bundle, source)
         self.answers = list(trial.answers(self.fp32))
         recorder.recording = False
+        self.percentile = percentile
         self.ranges: Ranges | None = None
         if recipe == "int8-static":
+            file, scratch = bundle.folder / source.file, path.with_name(f"{path.name}.calibration.onnx")
             step("calibrate")
-            scratch = path.with_name(f"{path.name}.calibration.onnx")
-            self.ranges = activation_ranges(bundle.folder / source.file, scratch, recorder.feeds)
+            self.ranges = extremes(file, scratch, recorder.feeds)
+            if percentile is not None:
+                step("count values")
+                self.ranges = percentile_ranges(file, scratch, recorder.feeds, self.ranges, percentile)
 
     def make(self, keep: tuple[str, ...], per_layer: bool, limits: Limits) -> dict[str, Any]:
         """Write the graph; returns its report, whether or not it is within the limits."""
         for part in keep:
             if part not in self.groups:
                 raise InputError(f"Unknown part '{part}' to keep; this graph has {', '.join(self.groups)}.")
-        int8 = self.recipe.startswith("int8")
-        if (keep or per_layer) and not int8:
-            raise InputError(f"The recipe {self.recipe} quantises every part alike; leave out --keep and --per-layer.")
         parts = [part for part in self.groups if part not in keep]
+        search = len(parts) + 1  # steps
+        self.step.left += search if per_layer else 0
         self.step("quantise")
         quality = self._try(parts)
         sensitivity: dict[str, float] = {}
-        if int8 and (per_layer or self._over(quality, limits)):
+        over = self.recipe != "bf16" and self._over(quality, limits)
+        if per_layer or over:
+            most = len(parts) // 2 if over else 0  # may stay in fp32
+            self.step.left += most + (0 if per_layer else search)
             for part in parts:
                 self.step(f"measure {part} alone")
                 sensitivity[part] = self._try([part]).divergence
-            most = len(parts) // 2
-            for part in sorted(parts, key=lambda item: -sensitivity[item])[:most]:
-                if not self._over(quality, limits):
-                    break
+            spared = sorted(parts, key=lambda part: -sensitivity[part])[:most]
+            while spared and self._over(quality, limits):
+                part = spared.pop(0)
                 parts.remove(part)
                 self.step(f"quantise without {part}")
                 quality = self._try(parts)
+            self.step.left -= len(spared)
             self.step("write the graph")
             quality = self._try(parts)
         self.step("measure the time")
@@ -202,6 +231,7 @@ class _Maker:
             "recipe": self.recipe,
             "against": self.source.file,
             "texts": self.trial.source,
+            **({} if self.percentile is None else {"percentile": self.percentile}),
             "provider": self.chosen.provider,
             "in_fp32": [part for part in self.groups if part not in parts],
             "finite": quality.finite,
@@ -221,28 +251,20 @@ class _Maker:
 
     def _try(self, parts: Sequence[str]) -> Quality:
         """Write the graph with these parts quantised, and compare it."""
-        source = self.bundle.folder / self.source.file
-        if self.recipe == "int4-weights":
-            int4_weights(source, self.path)
+        model = open_model(self.bundle.folder / self.source.file)
+        if self.recipe == "bf16":
+            weights_to_bf16(model)
+        elif self.recipe == "int4-weights":
+            model = int4_weights(model, parts)
         else:
-            model = open_model(source)
-            if self.recipe == "bf16":
-                weights_to_bf16(model)
-            else:
-                quantize_int8(
-                    model,
-                    parts,
-                    self.ranges,
-                    vocab_size=self.bundle.config.vocab_size,
-                    reduce_range=self.reduce_range,
-                )
-            for value in model.graph.initializers.values():  # stands alone: it can be copied without the fp32 graph
-                if isinstance(value.const_value, onnx_ir.ExternalTensor):
-                    value.const_value = onnx_ir.tensor(value.const_value.numpy().copy(), name=value.name)
-            for node in model.graph:
-                node.metadata_props.clear()
-            model.metadata_props["precision"] = self.chosen.precision
-            save(model, self.path)
+            quantize_int8(
+                model, parts, self.ranges, vocab_size=self.bundle.config.vocab_size, reduce_range=self.reduce_range
+            )
+        copy_weights(model)  # stands alone: it can be copied without the fp32 graph
+        for node in model.graph:
+            node.metadata_props.clear()
+        model.metadata_props["precision"] = self.chosen.precision
+        save(model, self.path)
         return self.trial.quality(self.answers, self._open())
 
     def _open(self) -> Session:
