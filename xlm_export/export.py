@@ -177,8 +177,10 @@ def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
 
 
 def write_contents(bundle: Bundle) -> Bundle:
-    """`Bundle.write`; returns the bundle."""
-    bundle.write()
+    """Write `bundle.json`, whole or not at all."""
+    temporary = bundle.folder / f".{BUNDLE_FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(bundle.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(bundle.folder / BUNDLE_FILE)
     return bundle
 
 
