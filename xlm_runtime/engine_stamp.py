@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from xlm_runtime.tasks import TensorSpec
 STAMP_VERSION = 1
 ENGINES_FOLDER = "engines"
 FLAVORS = ("tensorrt", "tensorrt-rtx")
+PRECISIONS = ("fp32", "fp16", "bf16")  # of graphs that engines are built from
 
 Shape = tuple[int, ...]
 
@@ -42,7 +45,8 @@ class EngineStamp:
     `flavor` is tensorrt or tensorrt-rtx, `version` that module's version, `targets` GPU architectures such as "sm89",
     `precision` the graph's. `sources` maps the files that the plan was built from (the graph, and its weights where
     they stand in a file of their own) to their sha256. `graph` and `plan` are paths inside the bundle. `inputs` and
-    `outputs` are the graph's, whose dtype "float" stands for `precision`.
+    `outputs` are the graph's, whose dtype "float" stands for `precision`. `options` are those of `xlm-export engine`
+    that were given beside flavour, precision and targets, as words.
     """
 
     flavor: str
@@ -56,6 +60,7 @@ class EngineStamp:
     plan_sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    options: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> EngineStamp:
@@ -85,6 +90,7 @@ class EngineStamp:
                 plan_sha256=values["plan_sha256"],
                 inputs=_specs(values["inputs"]),
                 outputs=_specs(values["outputs"]),
+                options=tuple(values.get("options", ())),
             )
         except FileNotFoundError as error:
             raise EngineError(
@@ -110,6 +116,7 @@ class EngineStamp:
             "plan_sha256": self.plan_sha256,
             "inputs": [_listed(spec) for spec in self.inputs],
             "outputs": [_listed(spec) for spec in self.outputs],
+            "options": list(self.options),
         }
 
     def write(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
@@ -137,11 +144,17 @@ class EngineStamp:
         """
         why = self._misfit(bundle, flavor, version, architecture)
         if why is not None:
-            target = "" if flavor == "tensorrt" else f" --target {architecture}"
             raise EngineError(
-                f"The engine '{bundle.folder / self.plan}' {why} Build it again: xlm-export engine {bundle.folder} "
-                f"--flavor {flavor} --precision {self.precision}{target}"
+                f"The engine '{bundle.folder / self.plan}' {why} "
+                f"Build it again: {self._rebuild_command(bundle, flavor, architecture)}"
             )
+
+    def _rebuild_command(self, bundle: Bundle, flavor: str, architecture: str) -> str:
+        """For the GPU at hand beside those that it was for, from the same graph if it is still there."""
+        before = self.targets if self.flavor == flavor else ()
+        targets = dict.fromkeys((*before, architecture)) if flavor == "tensorrt-rtx" else ()
+        precision = self.precision if self.precision in _precisions(bundle) else None
+        return build_command(bundle, flavor, precision, tuple(targets), self.options)
 
     def _misfit(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> str | None:
         """What does not fit, as the end of a sentence that begins with the engine's name."""
@@ -160,6 +173,34 @@ class EngineStamp:
         if file_sha256(plan) != self.plan_sha256:
             return "has changed since it was built (sha256 differs)."
         return None
+
+
+def build_command(
+    bundle: Bundle, flavor: str, precision: str | None = None, targets: Sequence[str] = (), options: Sequence[str] = ()
+) -> str:
+    """The command that builds an engine, as a shell takes it.
+
+    Args:
+        precision: the graph's; by default that of the bundle's first graph that an engine can be built from.
+        targets: GPU architectures, none for the GPU at hand.
+        options: further ones, as `EngineStamp.options`.
+    """
+    there = _precisions(bundle)
+    if precision is None and there:
+        precision = there[0]
+    words = ["xlm-export", "engine", str(bundle.folder), "--flavor", flavor]
+    words += [] if precision is None else ["--precision", precision]
+    words += ["--target", ",".join(targets)] if targets else []
+    return shlex.join([*words, *options])
+
+
+def _precisions(bundle: Bundle) -> list[str]:
+    """Of the graphs that an engine can be built from."""
+    return [
+        graph.precision
+        for graph in bundle.graphs
+        if graph.engine is None and graph.layout == "padded" and graph.precision in PRECISIONS
+    ]
 
 
 def find_stamps(bundle: Bundle, precision: str | None = None) -> tuple[EngineStamp, ...]:

@@ -99,7 +99,9 @@ def test_an_engine_beside_its_stamp(bundle: Path) -> None:
     again, _ = build_engine(bundle, profile=[SMALL, "1x1:1x4:1x4"], targets=["sm89"])
     assert len(again.profiles) == 2
     assert find_stamps(Bundle.load(bundle)) == (again,), "a second run takes the first one's place"
-    build_engine(bundle, profile=[SMALL], targets=["sm80"], name="ampere")
+    named, _ = build_engine(bundle, profile=[SMALL], targets=["sm80"], name="ampere", optimization_level=1)
+    assert named.options == ("--profile", SMALL, "--optimization-level", "1", "--name", "ampere")
+    assert stamp.options == ("--profile", SMALL)
     assert {item.plan for item in find_stamps(Bundle.load(bundle))} == {again.plan, "engines/ampere.plan"}
 
 
@@ -108,6 +110,7 @@ def test_prompts_and_decoding_in_one_engine(half_bundles: Make, tmp_path: Path) 
     stamp, report = build_engine(bundle, profiles="latency", targets=["sm89"])
     assert_built(bundle, stamp, report, "fp16", ("sm89",))
     assert [profile.name for profile in stamp.profiles] == ["1x32", "1x64", "1x1, decoding"]
+    assert stamp.options == ("--profiles", "latency")
 
 
 @pytest.mark.parametrize(

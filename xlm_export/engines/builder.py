@@ -87,7 +87,8 @@ def build_engine(
     report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.targets))
     step("write the engine")
     stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.targets)))
-    stamp = _write(written, graph, toolkit, options.targets, chosen, plan, stem, report)
+    words = _words(profile, profiles, optimization_level, name)
+    stamp = _write(written, graph, toolkit, options.targets, chosen, plan, stem, words, report)
     if timing_cache is not None and cache is not None:
         _write_whole(Path(timing_cache), cache)
     return stamp, report
@@ -195,6 +196,17 @@ def _check_options(
         raise InputError(f"The engine's name '{name}' is not one for a file; use letters, digits, '.', '_' and '-'.")
 
 
+def _words(
+    profile: Sequence[str], profiles: str | None, optimization_level: int | None, name: str | None
+) -> tuple[str, ...]:
+    """Options of the command line, for the stamp."""
+    given = [("--profile", text) for text in profile]
+    given += [("--profiles", profiles)] if profiles is not None else []
+    given += [("--optimization-level", str(optimization_level))] if optimization_level is not None else []
+    given += [("--name", name)] if name is not None else []
+    return tuple(word for pair in given for word in pair)
+
+
 def _write(
     bundle: Bundle,
     graph: Graph,
@@ -203,6 +215,7 @@ def _write(
     profiles: tuple[EngineProfile, ...],
     plan: Any,
     stem: str,
+    words: tuple[str, ...],
     report: EngineReport,
 ) -> EngineStamp:
     """Plan and stamp; at no moment does a stamp stand beside another plan than its own."""
@@ -224,6 +237,7 @@ def _write(
             plan_sha256=file_sha256(temporary),
             inputs=graph.inputs,
             outputs=graph.outputs,
+            options=words,
         )
         path.with_suffix(".json").unlink(missing_ok=True)
         temporary.replace(path)
