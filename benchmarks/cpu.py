@@ -34,7 +34,7 @@ from benchmarks.suite import (
     choose_contenders,
     choose_workloads,
     make_settings,
-    render,
+    read_options,
     report_prefix,
     run_suite,
 )
@@ -173,13 +173,9 @@ def main() -> None:
     parser.add_argument(
         "--trained", type=Path, default=CHECKPOINT, help="trained classifier to measure quality with (%(default)s)"
     )
-    options = parser.parse_args()
-    if options.render:
-        render(options.render)
+    options = read_options(parser, QUICK)
+    if options is None:
         return
-    if options.quick:
-        for name, value in QUICK.items():
-            setattr(options, name, getattr(options, name) or value)
     settings = make_settings(options)
     workloads = choose_workloads(CPU_WORKLOADS, options.only)
     variants = [name.strip() for name in options.variants.split(",") if name.strip()]

@@ -34,7 +34,7 @@ from benchmarks.suite import (
     choose_contenders,
     choose_workloads,
     make_settings,
-    render,
+    read_options,
     report_prefix,
     run_suite,
 )
@@ -196,13 +196,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp16", "bf16"), default="fp16", help="of all (%(default)s)")
     # for tests of this file: everything on the CPU, in place of a card
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.render:
-        render(options.render)
+    options = read_options(parser, QUICK)
+    if options is None:
         return
-    if options.quick:
-        for name, value in QUICK.items():
-            setattr(options, name, getattr(options, name) or value)
     settings = make_settings(options)
     workloads = choose_workloads(gpu_workloads(options.quick), options.only)
     require_device(options.device)

@@ -6,7 +6,7 @@ import argparse
 import datetime
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,22 @@ def add_options(parser: argparse.ArgumentParser, suite: str) -> None:
     parser.add_argument("--output", type=Path, metavar="PREFIX", help=f"default {REPORTS.name}/{suite}-DATE")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds that one answer may take (%(default)s)")
     parser.add_argument("--render", type=Path, metavar="REPORT", help="only draw a report's tables and plots anew")
+
+
+def read_options(parser: argparse.ArgumentParser, quick: Mapping[str, int]) -> argparse.Namespace | None:
+    """The command line's options; None where they only ask for a report to be drawn anew, which is done here.
+
+    Args:
+        quick: what --quick sets, where another option does not.
+    """
+    options = parser.parse_args()
+    if options.render:
+        render(options.render)
+        return None
+    if options.quick:
+        for name, value in quick.items():
+            setattr(options, name, getattr(options, name) or value)
+    return options
 
 
 def default_threads() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from benchmarks.machine import OtherWork, describe
 from benchmarks.prepare import Prepared, only_graph
 from benchmarks.process import ROOT, ContenderError, Worker
 from benchmarks.protocol import Spec
-from benchmarks.suite import choose_contenders, choose_workloads
+from benchmarks.suite import add_options, choose_contenders, choose_workloads, read_options
 from benchmarks.texts import TextSampler
 from benchmarks.workloads import CPU_WORKLOADS
 from tests.make_checkpoint import make_checkpoint
@@ -81,6 +82,19 @@ def test_choices() -> None:
         choose_contenders(specs, "x", None)
     with pytest.raises(SystemExit, match="No name of --ours begins with 'a'; there are c, cd"):
         choose_contenders(specs, None, "a")
+
+
+def test_quick_sets_what_no_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, "cpu")
+    monkeypatch.setattr(sys, "argv", ["cpu", "--quick", "--dim", "32"])
+    options = read_options(parser, {"layers": 2, "dim": 64})
+    assert options is not None
+    assert (options.layers, options.dim, options.vocab) == (2, 32, None)
+    monkeypatch.setattr(sys, "argv", ["cpu", "--dim", "32"])
+    options = read_options(parser, {"layers": 2, "dim": 64})
+    assert options is not None
+    assert options.layers is None
 
 
 def test_a_report_is_never_written_over(tmp_path: Path) -> None:
