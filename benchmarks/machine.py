@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from xlm_runtime.versions import installed_versions
 
 LIBRARIES = (
     "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
@@ -29,7 +30,7 @@ def describe() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": installed_versions(LIBRARIES),
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
     }
 
@@ -41,16 +42,6 @@ def cpu_model() -> str:
 def cpu_features() -> list[str]:
     there = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()
     return [name for name in FEATURES if name in there]
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def gpu() -> dict[str, str] | None:

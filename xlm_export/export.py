@@ -28,6 +28,7 @@ from xlm_runtime.packing import PackedSession
 from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
+from xlm_runtime.versions import installed_versions
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
@@ -202,21 +203,11 @@ def _write_bundle(
         graphs=(entry,),
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         source={"checkpoint": loaded.source, "sha256": loaded.sha256, "new_weights": list(loaded.new_weights)},
-        versions=_versions(),
+        versions=installed_versions(LIBRARIES),
         conventions=conventions,
         verification={"status": "not run"},
         config=loaded.config,
     ))  # fmt: skip
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _check_options(precision: str, cls_index: str, target: Path, force: bool) -> None:
