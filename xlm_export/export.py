@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -178,10 +177,8 @@ def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
 
 
 def write_contents(bundle: Bundle) -> Bundle:
-    """Write `bundle.json`, whole or not at all."""
-    temporary = bundle.folder / f".{BUNDLE_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(bundle.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(bundle.folder / BUNDLE_FILE)
+    """`Bundle.write`; returns the bundle."""
+    bundle.write()
     return bundle
 
 

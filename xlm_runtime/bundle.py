@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class Bundle:
 
     `files` maps each file's name to its sha256; `source` names the checkpoint and its hash; `versions` the libraries
     that wrote it; `conventions` holds `uses_langs` and, for the beam head, `cls_index`; `verification` holds `status`
-    ("passed", "failed" or "not run") and the report's summary.
+    ("passed", "failed" or "not run") and the report's summary; `calibration` the records of `xlm-runtime calibrate`,
+    one for each machine (`calibration_record.Record`).
     """
 
     folder: Path
@@ -98,6 +100,7 @@ class Bundle:
     conventions: dict[str, Any]
     verification: dict[str, Any]
     config: XLMConfig
+    calibration: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path, *, accept_failed: bool = False) -> Bundle:
@@ -143,6 +146,7 @@ class Bundle:
                 conventions=values["conventions"],
                 verification=values["verification"],
                 config=XLMConfig.from_pretrained(folder),
+                calibration=tuple(values.get("calibration", ())),
             )
         except (KeyError, TypeError) as error:
             raise BundleError(
@@ -163,7 +167,7 @@ class Bundle:
 
     def to_dict(self) -> dict[str, Any]:
         """What `bundle.json` holds."""
-        return {
+        values = {
             "format_version": FORMAT_VERSION,
             "task": self.task,
             "architecture": self.architecture,
@@ -174,6 +178,7 @@ class Bundle:
             "conventions": self.conventions,
             "verification": self.verification,
         }
+        return values | ({"calibration": list(self.calibration)} if self.calibration else {})
 
     def graph(self, precision: str | None = None, provider: str | None = None) -> Graph:
         """The graph of a precision, by default that of the bundle's first graph, for a provider.
@@ -201,6 +206,34 @@ class Bundle:
         owners = (graph.file, *graph.weights_in)
         found = [name for name in self.files if any(name == own or name.startswith(f"{own}.") for own in owners)]
         return found or [graph.file]
+
+    def graph_of_file(self, file: str) -> Graph:
+        """The graph in a file.
+
+        Raises:
+            InputError: the bundle has no such graph.
+        """
+        for graph in self.graphs:
+            if graph.file == file:
+                return graph
+        there = ", ".join(graph.file for graph in self.graphs)
+        raise InputError(f"The bundle '{self.folder}' has no graph '{file}'; it has {there}.")
+
+    def digest(self, graph: Graph) -> str:
+        """What tells the graph and its weights from any other: the sha256 of its files' names and hashes."""
+        listed = "".join(f"{self.files.get(name)} {name}\n" for name in self.files_of(graph))
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+    def write(self) -> None:
+        """Write `bundle.json`, whole or not at all."""
+        temporary = self.folder / f".{BUNDLE_FILE}.{os.getpid()}"
+        try:
+            text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.folder / BUNDLE_FILE)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def check_files(self, names: list[str] | None = None) -> None:
         """Compare the files' hashes, all of them or those in `names`, with the ones noted at export.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime import cli_evaluate, cli_question_answering, cli_tables, cli_text_generation
+from xlm_runtime import cli_calibrate, cli_evaluate, cli_question_answering, cli_tables, cli_text_generation
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.cli_provider import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError, XLMError
@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--unbuffered", action="store_true", help="answer each line before the next is read, instead of in batches"
         )
     cli_evaluate.add_parser(commands.add_parser)
+    cli_calibrate.add_parser(commands.add_parser)
     info = commands.add_parser("info", help="what a bundle holds", description="What a bundle holds.")
     info.set_defaults(run=_run_info)
     info.add_argument("bundle", metavar="BUNDLE")

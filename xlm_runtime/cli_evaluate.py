@@ -102,8 +102,8 @@ def _described(data: SquadFile, lang: str | None) -> str:
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many questions are answered, on a terminal alone: with tqdm where it is installed, else in a line."""
+def progress_bar(total: int, unit: str = "question") -> Iterator[Callable[[int], None]]:
+    """Shows how many of `total` are done, on a terminal alone: with tqdm where it is installed, else in a line."""
     stream = sys.stderr
     if not stream.isatty():
         yield lambda done: None
@@ -114,10 +114,10 @@ def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
 
         def show(done: int) -> None:
             if done % 10 == 0 or done == total:
-                print(f"\r{done} of {total} questions", end="", file=stream, flush=True)
+                print(f"\r{done} of {total} {unit}", end="", file=stream, flush=True)
 
         yield show
         print(file=stream)
         return
-    with tqdm(total=total, unit="question", file=stream) as bar:
+    with tqdm(total=total, unit=unit, file=stream) as bar:
         yield lambda done: bar.update(done - bar.n)

@@ -128,6 +128,11 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
         facts.append(("  outputs", "; ".join(map(_tensor, graph.outputs))))
     facts.append(("conventions", _pairs(bundle.conventions)))
     facts += [("verification", line) for line in _verification(bundle.verification)]
+    facts += [
+        ("calibrated", f"{entry.get('date')} on {entry.get('gpu') or entry.get('cpu')}, {entry.get('threads')} threads")
+        for entry in bundle.calibration
+        if isinstance(entry, dict)
+    ]
     facts.append(("source", _pairs(bundle.source)))
     facts.append(("written by", _pairs(bundle.versions)))
     for name in bundle.files:

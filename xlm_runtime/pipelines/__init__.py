@@ -46,6 +46,7 @@ def pipeline(
     *,
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
+    engine_cache: str | Path | None = None,
 ) -> Any:
     """Open a bundle for a task and return what answers: `pipeline("fill-mask", "bundle")("A <mask> text.")`.
 
@@ -53,12 +54,14 @@ def pipeline(
         task: a name out of `PIPELINES`, which are Hugging Face's names.
         model: the bundle's folder.
         provider: "cpu" or "openvino"; on a GPU "cuda" (ONNX Runtime), "tensorrt" (engines from `xlm-export engine`) or
-            "tensorrt-ep" (ONNX Runtime's TensorRT provider).
+            "tensorrt-ep" (ONNX Runtime's TensorRT provider); "auto" takes the fastest of `xlm-runtime calibrate`, or
+            goes by what is installed. The pipeline's `model.provider` and `model.reason` tell which and why.
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         precision: which of the bundle's graphs, such as "fp32"; by default its first.
         max_tokens: budget of one batch, sequences × longest sequence, or tokens where the bundle's graph is packed; by
             default one that suits the provider.
         gpu: options of the providers on a GPU.
+        engine_cache: folder for what is built on this machine, see `open_session`.
 
     Returns:
         The task's pipeline, such as `FillMaskPipeline`: its `__call__` tells the options and what it returns.
@@ -79,5 +82,6 @@ def pipeline(
         precision=precision,
         max_tokens=max_tokens,
         gpu=gpu,
+        engine_cache=engine_cache,
     )
     return entry.make(opened)

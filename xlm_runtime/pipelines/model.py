@@ -11,13 +11,22 @@ from typing import TypeVar
 import numpy as np
 
 from xlm_runtime.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
-from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.choice import AUTO, PAST, check_graph, choose, choose_graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.generation.cache import Cache, KeyValueCache
-from xlm_runtime.packing import INDEX_INPUTS, PackedSession
+from xlm_runtime.packing import PackedSession
 from xlm_runtime.pipelines.inputs import TextItem
-from xlm_runtime.sessions import PROVIDERS, Array, CachingSession, GpuOptions, Session, open_session
-from xlm_runtime.tasks import LAYOUTS
+from xlm_runtime.sessions import (
+    BUILDING_PROVIDERS,
+    GPU_PROVIDERS,
+    PROVIDERS,
+    Array,
+    CachingSession,
+    GpuOptions,
+    Session,
+    open_session,
+)
 from xlm_runtime.tokenization import XLMTokenizer
 
 R = TypeVar("R", bound=Sized)
@@ -26,11 +35,6 @@ T = TypeVar("T")
 # Tokens of one batch. Two CPU cores are busy with few tokens: 134 sequences of 8 to 128 tokens took 1.25 s one by
 # one, 1.04 s in batches of 512 tokens, 1.13 s of 2048. A GPU needs more to be busy.
 _MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192, "tensorrt": 8192, "tensorrt-ep": 8192}
-
-# what a pipeline can feed; a graph that was exported with further inputs is for other programs
-_FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
-# and, of a graph with a cache, also its positions and the past
-_PAST = "past_key_values."
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,13 @@ class BundleModel:
     Args:
         folder: the bundle.
         task: the task the bundle must have been exported for.
-        provider, threads, gpu: see `open_session`.
+        provider: see `open_session`; "auto" takes what `choice.choose` finds.
+        threads, gpu, engine_cache: see `open_session`; with "auto" those that the chosen provider has count.
         precision: which of the bundle's graphs; by default its first.
+        graph: the file of the graph, in place of `precision`; not with "auto".
         max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
+
+    `provider` is the provider that was opened, and `reason` a sentence that says why.
 
     Raises:
         BundleError: missing, changed or newer files, a failed verification.
@@ -80,9 +88,11 @@ class BundleModel:
         precision: str | None = None,
         max_tokens: int | None = None,
         gpu: GpuOptions | None = None,
+        engine_cache: str | Path | None = None,
+        graph: str | None = None,
     ) -> None:
-        if provider not in PROVIDERS:
-            raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join(PROVIDERS)}.")
+        if provider not in (*PROVIDERS, AUTO):
+            raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join((*PROVIDERS, AUTO))}.")
         self.bundle = Bundle.load(folder)
         if self.bundle.task != task:
             raise InputError(
@@ -90,10 +100,19 @@ class BundleModel:
                 f"not for {task}. Use pipeline('{self.bundle.task}', ...), or export the checkpoint with --task {task}."
             )
         self.config = self.bundle.config
-        self.graph = _choose_graph(self.bundle, precision, provider, gpu)
+        if provider == AUTO:
+            chosen = choose(self.bundle, precision, threads, gpu)
+            provider, self.graph, self.reason = chosen.provider, chosen.graph, chosen.reason
+            gpu = gpu if provider in GPU_PROVIDERS else None
+            engine_cache = engine_cache if provider in BUILDING_PROVIDERS else None
+        else:
+            self.reason = f"provider='{provider}' was asked for."
+            bundle = self.bundle
+            self.graph = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
+        self.provider = provider
         packed = self.graph.layout == "packed"
         self.batching = BatchOptions(_MAX_TOKENS[provider] if max_tokens is None else max_tokens, packed=packed)
-        _check_graph(self.graph, self.bundle)
+        check_graph(self.graph, self.bundle)
         # an engine holds its weights itself, and its stamp the hash
         weights = [] if provider == "tensorrt" else self.bundle.files_of(self.graph)
         of_other_graphs = {name for graph in self.bundle.graphs for name in self.bundle.files_of(graph)}
@@ -108,7 +127,8 @@ class BundleModel:
         self._weights_check = beside.submit(self.bundle.check_files, weights)
         beside.shutdown(wait=False)
         try:
-            self.session: Session = open_session(self.bundle.folder / self.graph.file, provider, threads, gpu)
+            path = self.bundle.folder / self.graph.file
+            self.session: Session = open_session(path, provider, threads, gpu, engine_cache)
         except EngineError:
             self._weights_check.result()  # a damaged file is the better explanation
             raise
@@ -191,6 +211,14 @@ class BundleModel:
             for name, value in outputs.items()
         }
 
+    def check_weights(self) -> None:
+        """Wait until the weights' hash is known.
+
+        Raises:
+            BundleError: the weights' file has changed since the export.
+        """
+        self._weights_check.result()
+
     def feed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The graph's outputs as the engine gives them, for all of its inputs.
 
@@ -198,7 +226,7 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed.
         """
-        self._weights_check.result()
+        self.check_weights()
         return self.session.run(inputs)
 
     def create_cache(self, rows: int, max_length: int | None = None) -> Cache:
@@ -220,7 +248,7 @@ class BundleModel:
     @property
     def has_cache(self) -> bool:
         """Whether the graph takes and gives keys and values of past tokens."""
-        return any(spec.name.startswith(_PAST) for spec in self.graph.inputs)
+        return any(spec.name.startswith(PAST) for spec in self.graph.inputs)
 
     def lang_id(self, lang: str | None) -> int:
         """The number of a language, the configuration's default for None.
@@ -240,36 +268,6 @@ class BundleModel:
         if lang not in lang2id:
             raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
         return lang2id[lang]
-
-
-def _choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: GpuOptions | None) -> Graph:
-    """The graph of a precision; by default what was made for the provider comes first."""
-    if provider == "tensorrt":
-        from xlm_runtime.sessions.gpu.opening import engines_of
-
-        files = [stamp.graph for stamp in engines_of(bundle, precision=precision, name=gpu.engine if gpu else None)]
-        return next((graph for graph in bundle.graphs if graph.file in files), bundle.graph(precision, provider))
-    own = [graph.precision for graph in bundle.graphs if graph.engine == "onnxruntime-cuda"]
-    return bundle.graph(own[0] if own and precision is None and provider == "cuda" else precision, provider)
-
-
-def _check_graph(graph: Graph, bundle: Bundle) -> None:
-    if graph.layout not in LAYOUTS:
-        raise BundleError(
-            f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the layout '{graph.layout}'; this version "
-            f"reads {' and '.join(LAYOUTS)}. Upgrade xlm-onnx, or export it again."
-        )
-    names = [spec.name for spec in graph.inputs]
-    past = [name for name in names if name.startswith(_PAST)]
-    fed = (*_FED, "position_ids", *past) if past else _FED
-    if graph.layout == "packed":
-        fed = (*_FED, *INDEX_INPUTS)
-    foreign = [name for name in names if name not in fed]
-    if foreign:
-        raise BundleError(
-            f"The graph '{graph.file}' of the bundle '{bundle.folder}' asks for {', '.join(foreign)}, which pipelines "
-            "do not give. Export it again without --inputs, or feed it through open_session."
-        )
 
 
 def _excerpt(text: str, most: int = 40) -> str:

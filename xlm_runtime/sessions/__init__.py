@@ -9,14 +9,30 @@ from xlm_runtime.sessions.cpus import available_cpus
 from xlm_runtime.sessions.gpu.options import GpuOptions
 from xlm_runtime.sessions.session import Array, CachingSession, Session
 
-__all__ = ["PROVIDERS", "Array", "CachingSession", "GpuOptions", "Session", "available_cpus", "open_session"]
+__all__ = [
+    "BUILDING_PROVIDERS",
+    "GPU_PROVIDERS",
+    "PROVIDERS",
+    "Array",
+    "CachingSession",
+    "GpuOptions",
+    "Session",
+    "available_cpus",
+    "open_session",
+]
 
 PROVIDERS = ("cpu", "cuda", "openvino", "tensorrt", "tensorrt-ep")
-_ON_GPU = ("cuda", "tensorrt", "tensorrt-ep")
+GPU_PROVIDERS = ("cuda", "tensorrt", "tensorrt-ep")
+BUILDING_PROVIDERS = ("openvino", "tensorrt", "tensorrt-ep")
+"""those that build something which an engine cache keeps"""
 
 
 def open_session(
-    path: str | Path, provider: str = "cpu", threads: int | None = None, gpu: GpuOptions | None = None
+    path: str | Path,
+    provider: str = "cpu",
+    threads: int | None = None,
+    gpu: GpuOptions | None = None,
+    engine_cache: str | Path | None = None,
 ) -> Session:
     """Load the graph in `path`.
 
@@ -25,9 +41,13 @@ def open_session(
             built from the graph) or "tensorrt-ep" (ONNX Runtime's TensorRT provider) on a GPU.
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         gpu: options of the providers on a GPU.
+        engine_cache: folder for what is built on this machine: compiled graphs of openvino, which keeps none by
+            default; engines of tensorrt-ep and kernels of TensorRT-RTX, by default in the bundle's `engines`.
 
     Raises:
-        InputError: an unknown provider, no positive number of threads, or options that the provider does not have.
+        InputError: an unknown provider, no positive number of threads, options that the provider does not have, or an
+            engine cache that cannot be used.
+        BundleError: openvino's engine cache is asked for, and the bundle's files have changed.
         MissingExtraError: the engine is not installed.
         EngineError: the engine cannot use the provider or load the graph; there is no silent fall-back.
     """
@@ -35,23 +55,27 @@ def open_session(
         raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join(PROVIDERS)}.")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; expected a positive number.")
-    if gpu is not None and provider not in _ON_GPU:
+    if gpu is not None and provider not in GPU_PROVIDERS:
         raise InputError(f"Options for a GPU were given, but provider '{provider}' computes on the CPU; choose one of "
-                         f"{', '.join(_ON_GPU)}.")  # fmt: skip
+                         f"{', '.join(GPU_PROVIDERS)}.")  # fmt: skip
+    if engine_cache is not None and provider not in BUILDING_PROVIDERS:
+        raise InputError(f"An engine cache was given, but provider '{provider}' builds nothing that could be kept; "
+                         f"choose one of {', '.join(BUILDING_PROVIDERS)}, or leave it out.")  # fmt: skip
     path, gpu = Path(path), gpu or GpuOptions()
+    cache = None if engine_cache is None else Path(engine_cache)
     threads = available_cpus() if threads is None else threads
     if provider == "tensorrt":
         from xlm_runtime.sessions.gpu.opening import open_engine
 
-        return open_engine(path, gpu)
-    if provider in _ON_GPU:
+        return open_engine(path, gpu, cache)
+    if provider in GPU_PROVIDERS:
         from xlm_runtime.sessions.gpu.opening import open_onnxruntime
 
-        return open_onnxruntime(path, provider, threads, gpu)
+        return open_onnxruntime(path, provider, threads, gpu, cache)
     if provider == "openvino":
         from xlm_runtime.sessions.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, threads=threads)
+        return OpenVinoSession(path, threads=threads, engine_cache=cache)
     from xlm_runtime.sessions.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, threads=threads)

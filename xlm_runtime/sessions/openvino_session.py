@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_runtime.sessions.compiled_models import CompiledModels
 from xlm_runtime.sessions.session import Array
 
 # OpenVINO's names of types, and of a CPU's units for them
@@ -22,27 +23,37 @@ class OpenVinoSession:
     Args:
         path: the .onnx file; its external data lie beside it.
         threads: threads that one call computes with.
+        engine_cache: folder that keeps the compiled graph for the next start; by default nothing is kept.
 
     Raises:
         MissingExtraError: openvino is not installed.
         EngineError: OpenVINO cannot read or compile the graph.
+        InputError, BundleError: see `CompiledModels`, with an engine cache alone.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, engine_cache: Path | None = None) -> None:
         try:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", "provider='openvino'") from error
         try:
             core = openvino.Core()
-            model = core.read_model(str(path))
-            model = _with_float32_ends(openvino, model)
-            properties = {
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": _compute_type(model, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-            }
-            self._compiled = core.compile_model(model, "CPU", properties)
+            capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            properties = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+            kept = None
+            if engine_cache is not None:
+                cpu = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities)]
+                kept = CompiledModels(engine_cache, path, {"openvino": openvino.__version__, "cpu": cpu, **properties})
+            self.imported = False
+            if kept is not None and (found := kept.load()) is not None:
+                self._compiled = _import(core, *found, properties)
+                self.imported = self._compiled is not None
+            if not self.imported:
+                model = _with_float32_ends(openvino, core.read_model(str(path)))
+                kind = _compute_type(model, capabilities)
+                self._compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
+                if kept is not None:
+                    kept.store(kind, self._compiled.export_model().getvalue())
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot load '{path}': {_first_line(error)}") from error
         self._input_names = tuple(port.get_any_name() for port in self._compiled.inputs)
@@ -74,6 +85,14 @@ class OpenVinoSession:
             raise EngineError(f"OpenVINO failed on {shapes}: {_first_line(error)}") from error
         finally:
             self._free.put(request)
+
+
+def _import(core: Any, kind: str, model: bytes, properties: dict[str, Any]) -> Any:
+    """The compiled model, or None where OpenVINO does not take it: it is compiled anew then."""
+    try:
+        return core.import_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
+    except RuntimeError:
+        return None
 
 
 def _with_float32_ends(openvino: Any, model: Any) -> Any:

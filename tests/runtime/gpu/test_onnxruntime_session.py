@@ -108,8 +108,8 @@ def test_a_call_with_other_addresses_is_another_graph(bundles: Bundles, onnxrunt
 
 def test_profiles_of_the_tensorrt_provider(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, tmp_path: Path) -> None:
     folder = bundles("text-generation")
-    options = GpuOptions(profiles=((1, 16), (4, 512)), engine_cache=tmp_path)
-    session = open_session(folder / "model.onnx", "tensorrt-ep", gpu=options)
+    options = GpuOptions(profiles=((1, 16), (4, 512)))
+    session = open_session(folder / "model.onnx", "tensorrt-ep", gpu=options, engine_cache=tmp_path)
     (name, given), (second, _), third = onnxruntime_gpu.providers
     assert (name, second, third) == ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
     assert given["trt_engine_cache_path"] == str(tmp_path)

@@ -220,7 +220,7 @@ def test_tensorrt_rtx_keeps_the_kernels_it_compiles(
         gc.collect()
         assert kernels.read_bytes() == b"kernels"
     elsewhere = folder / "absent" / "folder"
-    pipe = pipeline("text-classification", folder, "tensorrt", gpu=GpuOptions(engine_cache=elsewhere))
+    pipe = pipeline("text-classification", folder, "tensorrt", engine_cache=elsewhere)
     assert_same(pipe("Good!"), expected)
     del pipe
     gc.collect()

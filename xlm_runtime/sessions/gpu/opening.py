@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph
+from xlm_runtime.bundle import BUNDLE_FILE, Bundle
 from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineStamp, find_stamps
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
@@ -21,8 +21,11 @@ from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_in
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
-def open_engine(path: Path, options: GpuOptions) -> GpuSession:
+def open_engine(path: Path, options: GpuOptions, engine_cache: Path | None = None) -> GpuSession:
     """provider="tensorrt": an engine that was built from the bundle's graph `path`, or the plan `path` itself.
+
+    Args:
+        engine_cache: folder for kernels that TensorRT-RTX compiles; by default the bundle's `engines`.
 
     Raises:
         EngineError: no engine fits, with the command that builds one; no device, or an unfit driver.
@@ -39,7 +42,7 @@ def open_engine(path: Path, options: GpuOptions) -> GpuSession:
     try:
         stamp, trt = _fitting(bundle, stamps, device.architecture)
         file = bundle.folder / stamp.plan
-        kernels = _cache_folder(bundle, options) / f"{file.stem}.{device.architecture}.kernels"
+        kernels = (engine_cache or bundle.folder / ENGINES_FOLDER) / f"{file.stem}.{device.architecture}.kernels"
         engine = TensorRTEngine(trt, file, stamp, device, kernels)
         graphs = 0 if options.cuda_graphs is False else options.max_graphs
         return GpuSession(engine, device, buckets=bool(graphs), graphs=graphs)
@@ -82,6 +85,14 @@ def engines_of(
     )
 
 
+def engine_that_fits(bundle: Bundle, precision: str, architecture: str, name: str | None = None) -> EngineStamp | None:
+    """The first engine in a precision that a GPU and the installed TensorRT can load, if there is one."""
+    try:
+        return _fitting(bundle, engines_of(bundle, precision=precision, name=name), architecture)[0]
+    except (EngineError, MissingExtraError):
+        return None
+
+
 def _fitting(bundle: Bundle, stamps: list[EngineStamp], architecture: str) -> tuple[EngineStamp, Any]:
     """The first engine that this machine can load, and the module that does.
 
@@ -114,8 +125,13 @@ def _import_tensorrt(stamp: EngineStamp) -> Any:
         ) from error
 
 
-def open_onnxruntime(path: Path, provider: str, threads: int, options: GpuOptions) -> GpuSession:
+def open_onnxruntime(
+    path: Path, provider: str, threads: int, options: GpuOptions, engine_cache: Path | None = None
+) -> GpuSession:
     """provider="cuda" and "tensorrt-ep": a graph in ONNX Runtime, with its inputs and outputs on the device.
+
+    Args:
+        engine_cache: folder for engines that tensorrt-ep builds; by default the bundle's `engines`.
 
     Raises:
         InputError: an option that the provider does not have.
@@ -135,9 +151,9 @@ def open_onnxruntime(path: Path, provider: str, threads: int, options: GpuOption
         providers: list[Any] = [("CUDAExecutionProvider", cuda)]
         if provider == "tensorrt-ep":
             bundle = _bundle_of(path)
-            graph = _graph_of(bundle, path.name)
+            graph = bundle.graph_of_file(path.name)
             profiles, shapes = plan_profiles(graph, bundle.config, options.profiles)
-            own = provider_options(graph, shapes, _cache_folder(bundle, options))
+            own = provider_options(graph, shapes, engine_cache or bundle.folder / ENGINES_FOLDER)
             providers.insert(0, ("TensorrtExecutionProvider", common | own))
         elif options.cuda_graphs:
             cuda["enable_cuda_graph"] = "1"
@@ -158,15 +174,3 @@ def _bundle_of(path: Path) -> Bundle:
         raise EngineError(f"provider='tensorrt-ep' reads the shapes of '{path}' from a bundle, but no {BUNDLE_FILE} "
                           "lies beside it; use provider='cuda'.")  # fmt: skip
     return Bundle.load(path.parent)
-
-
-def _graph_of(bundle: Bundle, file: str) -> Graph:
-    for graph in bundle.graphs:
-        if graph.file == file:
-            return graph
-    there = ", ".join(graph.file for graph in bundle.graphs)
-    raise EngineError(f"The bundle '{bundle.folder}' has no graph '{file}'; it has {there}.")
-
-
-def _cache_folder(bundle: Bundle, options: GpuOptions) -> Path:
-    return bundle.folder / ENGINES_FOLDER if options.engine_cache is None else Path(options.engine_cache)

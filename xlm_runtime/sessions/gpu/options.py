@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from xlm_runtime.errors import InputError
 
@@ -19,8 +18,6 @@ class GpuOptions:
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
-        engine_cache: folder for what is built on this machine, engines of tensorrt-ep and kernels of TensorRT-RTX; by
-            default the bundle's `engines`.
 
     Raises:
         InputError: a value out of its range.
@@ -31,7 +28,6 @@ class GpuOptions:
     max_graphs: int = 32
     engine: str | None = None
     profiles: tuple[tuple[int, int], ...] = ((1, 128), (8, 512), (32, 128))
-    engine_cache: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.device < 0:
