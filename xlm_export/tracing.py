@@ -11,13 +11,11 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx_ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor
 
-from xlm_export.gemm import gemm_to_matmul
 from xlm_export.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.onnx_file import weight_bytes
 from xlm_export.translations import translation_table
@@ -42,7 +40,7 @@ _EXAMPLE_SIZES = {
 }
 
 
-_OF_LAYERS = re.compile(r"\b(attentions|ffns)\.\d+\.")
+_PROJECTION = re.compile(r"(.*\.attentions\.\d+)\.([qkv])_lin\.(weight|bias)")
 
 
 def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
@@ -72,9 +70,9 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
     if onnx_program is None:
         raise RuntimeError("torch.onnx.export returned no program.")
     model: onnx_ir.Model = onnx_program.model
+    _name_products(model)
     fold(model)
-    if graph.layout == "packed":
-        _write_layers_as_products(model, graph)
+    _own_biases(model)
     _name_axes(model, graph)
     return model
 
@@ -105,39 +103,36 @@ def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, Any]]:
     }
 
 
-def _write_layers_as_products(model: onnx_ir.Model, graph: ExportGraph) -> None:
-    """x·Wᵀ + b of the layers as MatMul and Add, as they are in the padded layout, where passes and quantisers look.
+def _name_products(model: onnx_ir.Model) -> None:
+    """Names for the constants that folding will make of weights, so that they still tell what they are.
 
-    On two axes the tracer writes Gemm. Weights that the packed layout joins, one product a layer, are constants that
-    folding made, in the order of the layers; they get the names `….attentions.{i}.qkv_lin.weight`, or kv_lin.
+    A transposed weight becomes `….weight.transposed`; weights and biases that the packed layout joins into one product
+    `….attentions.{i}.qkv_lin.weight`, or kv_lin.
     """
-    own = graph.state_dict()
-    (prefix,) = (name.removesuffix("0.out_lin.weight") for name in own if name.endswith("attentions.0.out_lin.weight"))
-    dim, joined = graph.model.config.emb_dim, 0
-    for node in tuple(model.graph):
-        if node.op_type != "Gemm":
+    for node in model.graph:
+        names = [value.name or "" for value in node.inputs if value is not None]
+        parts = [_PROJECTION.fullmatch(name) for name in names]
+        if node.op_type == "Concat" and all(parts):
+            prefixes, letters, kinds = zip(*(part.groups() for part in parts if part), strict=True)
+            node.outputs[0].name = f"{prefixes[0]}.{''.join(letters)}_lin.{kinds[0]}"
+        elif node.op_type == "Transpose" and names[0].endswith(".weight"):
+            node.outputs[0].name = f"{names[0]}.transposed"
+
+
+def _own_biases(model: onnx_ir.Model) -> None:
+    """A bias of its own for each product: folding merges equal ones, as the zeros of new models are, and then the
+    names, by which passes and quantisers find layers, would depend on the weights' values."""
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type == "MatMul" else None
+        if weight is None or not (weight.name or "").endswith(".weight.transposed"):
             continue
-        weight, bias = (*node.inputs[1:], None)[:2]
-        if weight is None or weight.const_value is None or not node.attributes.get_int("transB", 0):
-            continue
-        name, (width, depth) = str(weight.name), weight.const_value.shape.numpy()
-        if name in own:
-            if not _OF_LAYERS.search(name):
-                continue
-        elif depth == dim and width in (2 * dim, 3 * dim):
-            name = f"{prefix}{joined}.{'kv' if width == 2 * dim else 'qkv'}_lin.weight"
-            joined += 1
-        else:
-            continue
-        if bias is None:  # folding leaves out zeros; a graph's operators should not depend on its weights' values
-            zeros = np.zeros(width, weight.const_value.numpy().dtype)
-            bias = onnx_ir.val(name.removesuffix("weight") + "bias", const_value=onnx_ir.tensor(zeros))
-            model.graph.register_initializer(bias)
-        bias.name = name.removesuffix("weight") + "bias"
-        weight.name = name
-        gemm_to_matmul(model.graph, node, weight, bias)
-    if joined != graph.model.config.n_layers:
-        raise RuntimeError(f"{joined} layers of {graph.model.config.n_layers} have a joined product.")
+        name = str(weight.name).removesuffix("weight.transposed") + "bias"
+        for use in tuple(node.outputs[0].uses()):
+            bias = use.node.inputs[1]
+            if use.node.op_type == "Add" and bias is not None and bias.is_initializer() and bias.name != name:
+                own = onnx_ir.val(name, const_value=bias.const_value)
+                model.graph.register_initializer(own)
+                use.node.replace_input_with(1, own)
 
 
 def _name_axes(model: onnx_ir.Model, graph: ExportGraph) -> None:

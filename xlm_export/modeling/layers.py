@@ -120,12 +120,12 @@ class MultiHeadAttention(nn.Module):
         One product gives queries, keys and values where all tokens ask, another keys and values where some do.
 
         Args:
-            hidden: (tokens, emb_dim), in `layout`.
+            hidden: (1, tokens, emb_dim), in `layout`.
             bias: what `attention_bias` returns for (batch, longest) keys.
-            queried: the tokens that ask, `hidden` itself or (kept, emb_dim), in `query_layout`.
+            queried: the tokens that ask, `hidden` itself or (1, kept, emb_dim), in `query_layout`.
 
         Returns:
-            (tokens, emb_dim) or (kept, emb_dim).
+            (1, tokens, emb_dim) or (1, kept, emb_dim).
         """
         if queried is hidden:
             query, key, value = layout.spread_heads(
@@ -135,7 +135,7 @@ class MultiHeadAttention(nn.Module):
             (query,) = query_layout.spread_heads(self.q_lin(queried), self.n_heads, 1)
             key, value = layout.spread_heads(_joined(hidden, self.k_lin, self.v_lin), self.n_heads, 2)
         context = functional.scaled_dot_product_attention(query, key, value, bias)
-        output: Tensor = self.out_lin(query_layout.gather_heads(context))
+        output: Tensor = self.out_lin(query_layout.gather_heads(context).unsqueeze(0))
         return output
 
 

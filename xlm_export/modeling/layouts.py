@@ -83,7 +83,7 @@ class PackedLayout:
     def spread_heads(self, x: Tensor, n_heads: int, parts: int) -> list[Tensor]:
         """Queries, keys and values to the layout of attention, in one step from where the products left them.
 
-        (tokens, parts · n_heads · head_dim) → `parts` tensors (batch, n_heads, longest, head_dim). One gather of
+        (1, tokens, parts · n_heads · head_dim) → `parts` tensors (batch, n_heads, longest, head_dim). One gather of
         head_dim numbers for each place takes each part apart, splits the heads, moves them forward and pads.
         """
         pieces = x.reshape(-1, x.shape[-1] // (parts * n_heads))  # (tokens · parts · n_heads, head_dim)

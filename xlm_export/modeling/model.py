@@ -175,6 +175,7 @@ class XLMModel(XLMPreTrainedModel):
         """
         embeds = self.embeddings(batch.input_ids) if batch.inputs_embeds is None else batch.inputs_embeds
         hidden = self._embed(embeds, self.position_embeddings(batch.position_ids), batch.langs, batch.token_type_ids)
+        hidden = hidden.unsqueeze(0)  # (1, tokens, emb_dim): on two axes engines do not fuse int8 products as well
         layout, last = batch.layout, self.config.n_layers - 1
         attentions = [cast("MultiHeadAttention", attention) for attention in self.attentions]
         columns = torch.arange(batch.mask.shape[1], device=hidden.device) if self.config.causal else None
@@ -184,12 +185,12 @@ class XLMModel(XLMPreTrainedModel):
             hidden = self._after_attention(i, hidden, context)
         queried, query_layout = hidden, layout
         if batch.kept_index is not None:
-            queried, query_layout = take_rows(hidden, batch.kept_index), batch.kept_layout
+            queried, query_layout = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0), batch.kept_layout
             if self.config.causal:
                 columns = layout.column[batch.kept_index][query_layout.padded_index].unsqueeze(1)
                 bias = attention_bias(batch.mask, columns)
         context = attentions[last].forward_packed(hidden, bias, layout, queried, query_layout)
-        return (self._after_attention(last, queried, context),)
+        return (self._after_attention(last, queried, context).squeeze(0),)
 
     def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         """What enters the first layer: words (…, emb_dim), positions (…, emb_dim), languages and types (…)."""
