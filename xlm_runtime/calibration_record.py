@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, EngineError, MissingExtraError
+from xlm_runtime.versions import installed_versions
 
 # what reading an entry raises that `Record.to_dict` did not make
 _DAMAGES = (KeyError, TypeError, ValueError, AttributeError)
@@ -130,7 +130,7 @@ def this_machine(threads: int, gpu: str | None) -> Machine:
     Args:
         gpu: the GPU's name, see `visible_gpu`.
     """
-    return Machine(_cpu_name(), gpu, threads, _installed_versions())
+    return Machine(_cpu_name(), gpu, threads, installed_versions(_ENGINES))
 
 
 def visible_gpu(device: int = 0) -> tuple[str, str] | None:
@@ -157,16 +157,6 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next((name for name in named if name), "") or platform.processor() or platform.machine()
-
-
-def _installed_versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _ENGINES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _is_whole(entry: Any) -> bool:
