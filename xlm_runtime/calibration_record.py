@@ -10,7 +10,6 @@ from typing import Any
 
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, EngineError, MissingExtraError
-from xlm_runtime.versions import installed_versions
 
 # what reading an entry raises that `Record.to_dict` did not make
 _DAMAGES = (KeyError, TypeError, ValueError, AttributeError)
@@ -130,6 +129,8 @@ def this_machine(threads: int, gpu: str | None) -> Machine:
     Args:
         gpu: the GPU's name, see `visible_gpu`.
     """
+    from xlm_runtime.versions import installed_versions  # slow to import, and only calibrations need it
+
     return Machine(_cpu_name(), gpu, threads, installed_versions(_ENGINES))
 
 

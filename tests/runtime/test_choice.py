@@ -29,7 +29,7 @@ VERSIONS = {"onnxruntime": "1.30", "openvino": "2026.1"}
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of a known name with known engines and without a GPU."""
     monkeypatch.setattr(calibration_record, "_cpu_name", lambda: "Quick 9000")
-    monkeypatch.setattr(calibration_record, "installed_versions", lambda packages: dict(VERSIONS))
+    monkeypatch.setattr("xlm_runtime.versions.installed_versions", lambda packages: dict(VERSIONS))
     monkeypatch.setattr("xlm_runtime.choice.visible_gpu", lambda device: None)
 
 
