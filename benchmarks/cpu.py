@@ -46,6 +46,17 @@ from xlm_runtime.sessions import PROVIDERS
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
 OPTIMUM_INPUTS = "transformers, optimum's inputs"
 HEADS = (AT_MASK, ALL_LOGITS)
+# Graphs of ours that take part unless --ours names others: the packed one of each recipe, the best of fixed lengths.
+# All of them beside all peers need more than 24 GB.
+OURS = (
+    "ours packed fp32 optimized, ORT",
+    "ours packed int8-dynamic, ORT",
+    "ours packed int8-dynamic optimized, ORT",
+    "ours packed int8-static, ORT",
+    "ours packed int8-static, OV",
+    "ours packed bf16, OV",
+    "ours padded int8-static, OV",
+)
 
 
 def transformers_spec(task: str, checkpoint: Path, precision: str, compiled: bool, name: str | None = None) -> Spec:
@@ -85,6 +96,8 @@ def peer_specs(made: Prepared) -> list[Spec]:
     specs.append(graph("OpenVINO bf16", padded, "openvino", "bf16", "our padded export, computed in bf16"))
     if made.openvino_int8 is not None:
         specs.append(graph("OpenVINO int8", made.openvino_int8, "openvino", "f32", "NNCF's static int8, padded"))
+        about = "the same, bf16 between the products, as OpenVINO does it by default"
+        specs.append(graph("OpenVINO int8 + bf16", made.openvino_int8, "openvino", "bf16", about))
     return specs
 
 
@@ -118,6 +131,14 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
     return list(specs.values())
 
 
+def choose(specs: Sequence[Spec], options: argparse.Namespace) -> list[Spec]:
+    """Those that --peers and --ours name; without --ours those of `OURS` and of the bundles that were given."""
+    if options.ours is None:
+        usual = (*OURS, *(f"ours {folder.name} " for folder in options.bundle))
+        specs = [spec for spec in specs if spec.side != "ours" or spec.name.startswith(usual)]
+    return choose_contenders(specs, options.peers, options.ours)
+
+
 def bound_specs(layers: int, dim: int, vocab: int) -> list[Spec]:
     return [
         Spec(f"bound {precision}", "bound", "bare_products",
@@ -143,11 +164,9 @@ def make_phase(
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     words = config["vocab_size"] if task == "fill-mask" else 0
-    specs = choose_contenders(
-        [*bound_specs(config["n_layers"], config["emb_dim"], words), *peer_specs(made),
-         *our_specs(made, options.bundle, made.folder / "views")],
-        options.peers, options.ours,
-    )  # fmt: skip
+    bounds = bound_specs(config["n_layers"], config["emb_dim"], words)
+    ours = our_specs(made, options.bundle, made.folder / "views")
+    specs = choose([*bounds, *peer_specs(made), *ours], options)
     rng = np.random.default_rng(1)
     checked = Workload("check", "", mixed, task=task)
     rows = [row for _ in range(-(-settings.check_rows // 8)) for row in sampler(config, checked)(rng)[0]]
@@ -216,9 +235,7 @@ def main() -> None:
         except PreparationError as error:
             record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
             return
-        specs = choose_contenders(
-            [*peer_specs(made), *our_specs(made, [], made.folder / "views")], options.peers, options.ours
-        )
+        specs = choose([*peer_specs(made), *our_specs(made, [], made.folder / "views")], options)
         measure_quality(specs, read_pairs(checkpoint), made.task, settings, log, record, print)
 
     try:

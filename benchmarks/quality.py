@@ -47,6 +47,7 @@ GRAPHS = {
     **{name: Made(recipe=name) for name in RECIPES if name != "bf16"},
     "bf16-weights": Made(recipe="bf16"),
     "packed-int8": Made(layout="packed", recipe="int8-dynamic"),
+    "packed-int8-static": Made(layout="packed", recipe="int8-static"),
 }
 
 

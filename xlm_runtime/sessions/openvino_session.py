@@ -15,6 +15,8 @@ from xlm_runtime.sessions.session import Array
 
 # OpenVINO's names of types, and of a CPU's units for them
 _CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+# type of the weights → what is computed in besides int8 products
+_COMPUTE = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "bf16"}
 
 
 class OpenVinoSession:
@@ -114,15 +116,16 @@ def _compute_type(model: Any, capabilities: list[str]) -> str:
     """The type of the weights (of the largest constant), or f32 where the CPU has no units for it.
 
     Left to itself OpenVINO computes fp32 graphs in bf16 where the CPU can, and it takes an f16 that the CPU lacks for
-    bf16 too: here the graph's precision decides, and nothing less precise stands in for it.
+    bf16 too: here the graph's precision decides, and nothing less precise stands in for it. Between the products of an
+    int8 graph bf16 rounds less than the products do, and takes half the time of attention.
     """
     largest, kind = 0, "f32"
     for node in model.get_ops():
         if node.get_type_name() == "Constant":
             name = node.get_output_element_type(0).get_type_name()
             size = int(np.prod(list(node.get_output_shape(0))))
-            if name in _CAPABILITIES and size > largest:
-                largest, kind = size, name
+            if name in _COMPUTE and size > largest:
+                largest, kind = size, _COMPUTE[name]
     return kind if _CAPABILITIES[kind] in capabilities else "f32"
 
 

@@ -304,7 +304,8 @@ def test_the_engine_that_fits_is_taken(engine_bundle: Engines, tensorrt: FakeTen
 
 def test_no_engine(bundles: Bundles, cuda: FakeRuntime) -> None:
     folder = bundles("text-classification")
-    with pytest.raises(EngineError, match=f"has no engine. Build one: xlm-export engine {folder} --flavor tensorrt"):
+    command = f"xlm-export engine {folder} --flavor tensorrt --precision fp32"
+    with pytest.raises(EngineError, match=f"has no engine. Build one: {command}"):
         pipeline("text-classification", folder, "tensorrt")
     with pytest.raises(EngineError, match=r"has no engine for 'model.onnx'"):
         open_session(folder / "model.onnx", "tensorrt")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
-from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineStamp, find_stamps
+from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineStamp, build_command, find_stamps
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
 from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine
@@ -74,6 +74,7 @@ def engines_of(
     ]
     if fitting:
         return fitting
+    of_graph = next((each.precision for each in bundle.graphs if each.file == graph), None)
     asked = [f"'{name}'"] if name else []
     asked += [f"in precision '{precision}'"] if precision else []
     asked += [f"for '{graph}'"] if graph else []
@@ -81,7 +82,7 @@ def engines_of(
     raise EngineError(
         f"The bundle '{bundle.folder}' has no engine {' '.join(asked)}".rstrip()
         + (f", only {there}" if there else "")
-        + f". Build one: xlm-export engine {bundle.folder} --flavor tensorrt --precision {precision or 'fp16'}"
+        + f". Build one: {build_command(bundle, 'tensorrt', precision or of_graph)}"
     )
 
 
