@@ -54,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser, suite: str) -> None:
     parser.add_argument("--peers", metavar="P,…", help="only these peers, by the beginning of their names; '' for none")
     parser.add_argument("--ours", metavar="O,…", help="only these graphs of ours, likewise")
     parser.add_argument("--rounds", type=int, help="measured rounds (5)")
+    parser.add_argument("--choice", type=int, help="draws that choose among ways to batch, after one to warm up (2)")
     parser.add_argument("--starts", type=int, help="fresh starts of each contender (3)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="threads of a call (%(default)s)")
     parser.add_argument("--layers", type=int, help="cut the model to so many layers")
@@ -88,7 +89,7 @@ def default_threads() -> int:
 
 def make_settings(options: argparse.Namespace) -> Settings:
     """Raises SystemExit with one line where the numbers make no sense."""
-    for name in ("rounds", "starts", "threads", "layers", "dim", "vocab"):
+    for name in ("rounds", "choice", "starts", "threads", "layers", "dim", "vocab"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise SystemExit(f"--{name} is {value}; expected a positive number.")
@@ -100,7 +101,7 @@ def make_settings(options: argparse.Namespace) -> Settings:
         threads=options.threads,
         cpus=there[: options.threads],
         rounds=options.rounds or (2 if quick else 5),
-        choice=1 if quick else 2,
+        choice=options.choice or (1 if quick else 2),
         starts=options.starts or (1 if quick else 3),
         check_rows=8 if quick else 64,
         timeout=options.timeout,

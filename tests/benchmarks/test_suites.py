@@ -193,7 +193,7 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
     done = run(
         "cpu", "--quick", "--threads", "1", "--layers", "2", "--dim", "64", "--vocab", "300", "--rounds", "2",
         "--variants", "", "--only", "mixed,fill-mask", "--peers", "transformers fp32,OpenVINO fp32",
-        "--work", str(tmp_path / "work"), "--output", str(tmp_path / "report"),
+        "--ours", "ours padded fp32", "--work", str(tmp_path / "work"), "--output", str(tmp_path / "report"),
         "--optimum", str(tmp_path / "none"), "--trained", str(trained),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
