@@ -15,8 +15,6 @@ from xlm_runtime.sessions.session import Array
 
 # OpenVINO's names of types, and of a CPU's units for them
 _CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
-# type of the weights → what is computed in besides int8 products
-_COMPUTE = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "bf16"}
 
 
 class OpenVinoSession:
@@ -116,16 +114,20 @@ def _compute_type(model: Any, capabilities: list[str]) -> str:
     """The type of the weights (of the largest constant), or f32 where the CPU has no units for it.
 
     Left to itself OpenVINO computes fp32 graphs in bf16 where the CPU can, and it takes an f16 that the CPU lacks for
-    bf16 too: here the graph's precision decides, and nothing less precise stands in for it. Between the products of an
-    int8 graph bf16 rounds less than the products do, and takes half the time of attention.
+    bf16 too: here the graph's precision decides, and nothing less precise stands in for it. Between int8 products with
+    fixed scales (FakeQuantize) bf16 rounds less than the products do, and takes half the time of attention; products
+    with scales of each call are no int8 ones in OpenVINO, and bf16 would round their sums.
     """
-    largest, kind = 0, "f32"
+    largest, kind, fixed_scales = 0, "f32", False
     for node in model.get_ops():
+        fixed_scales |= node.get_type_name() == "FakeQuantize"
         if node.get_type_name() == "Constant":
             name = node.get_output_element_type(0).get_type_name()
             size = int(np.prod(list(node.get_output_shape(0))))
-            if name in _COMPUTE and size > largest:
-                largest, kind = size, _COMPUTE[name]
+            if name in (*_CAPABILITIES, "i8") and size > largest:
+                largest, kind = size, name
+    if kind == "i8":
+        kind = "bf16" if fixed_scales else "f32"
     return kind if _CAPABILITIES[kind] in capabilities else "f32"
 
 
