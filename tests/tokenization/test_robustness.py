@@ -191,4 +191,5 @@ for _ in range(9):
 print(min(times))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.15
+    # a guard against another order of growth; the aim of 0.15 s is measured in benchmarks/tokenizer.py
+    assert float(done.stdout) < 0.5
