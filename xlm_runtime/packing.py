@@ -8,6 +8,7 @@ In its last layer it computes only the tokens that its head reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,18 @@ INDEX_INPUTS = (
 )
 
 
+@dataclass(frozen=True)
+class Multiples:
+    """What the tokens of a batch and its longest row are filled up to: a multiple of each.
+
+    An engine that prepares itself for every new shape meets few of them then. The places that are added hold token 0
+    of the vocabulary, no row attends to them, and no answer has them.
+    """
+
+    tokens: int = 1
+    longest: int = 1
+
+
 class PackedSession:
     """A packed graph's session behind the padded graph's inputs and outputs: `Session` for callers that pad.
 
@@ -36,15 +49,22 @@ class PackedSession:
         session: the packed graph's.
         inputs, outputs: the packed graph's.
         summary_type: the configuration's, see `pack`.
+        multiples: by default nothing is filled up.
     """
 
     def __init__(
-        self, session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], summary_type: str
+        self,
+        session: Session,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        summary_type: str,
+        multiples: Multiples = Multiples(),
     ) -> None:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
         self._summary_type = summary_type
+        self._multiples = multiples
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -56,7 +76,8 @@ class PackedSession:
         return self._session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = self._session.run(pack(inputs, self._inputs, self._summary_type))
+        packed = pack(inputs, self._inputs, self._summary_type)
+        outputs = self._session.run(fill_up(packed, self._inputs, self._multiples))
         return unpack(outputs, self._outputs, inputs["attention_mask"])
 
 
@@ -96,15 +117,39 @@ def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type
     return {name: np.ascontiguousarray(arrays[name]) for name in names}
 
 
+def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples: Multiples) -> dict[str, Array]:
+    """The same batch with more tokens, and more places in a row, see `Multiples`.
+
+    Args:
+        packed: what `pack` returns.
+        inputs: the packed graph's.
+    """
+    sizes = {"tokens": len(packed["token_index"]), "longest": packed["attention_mask"].shape[-1]}
+    added = {axis: -size % getattr(multiples, axis) for axis, size in sizes.items()}
+    if not any(added.values()):
+        return dict(packed)
+    row, column = np.divmod(packed["token_index"], sizes["longest"])
+    arrays = {**packed, "token_index": row * (sizes["longest"] + added["longest"]) + column}
+    filled = {}
+    for spec in inputs:
+        widths = [(0, added.get(axis, 0)) for axis in spec.axes]
+        filled[spec.name] = np.pad(arrays[spec.name], widths, constant_values=1 if spec.name == "p_mask" else 0)
+    return filled
+
+
 def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_mask: Array) -> dict[str, Array]:
-    """A packed graph's outputs as the padded graph gives them: (tokens, …) → (batch, sequence, …), zeros at padding."""
+    """A packed graph's outputs as the padded graph gives them: (tokens, …) → (batch, sequence, …), zeros at padding.
+
+    Tokens beyond those of `attention_mask` are what `fill_up` added.
+    """
     mask = attention_mask != 0
+    tokens = int(mask.sum())
     spread = dict(outputs)
     for spec in specs:
         if spec.axes[0] == "tokens":
             value = outputs[spec.name]
             spread[spec.name] = np.zeros((*mask.shape, *value.shape[1:]), value.dtype)
-            spread[spec.name][mask] = value
+            spread[spec.name][mask] = value[:tokens]
     return spread
 
 

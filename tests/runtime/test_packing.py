@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from xlm_runtime import XLMConfig
 from xlm_runtime.batching import PACKED_PLACES, plan_batches
 from xlm_runtime.errors import InputError
-from xlm_runtime.packing import pack, unpack
+from xlm_runtime.packing import Multiples, fill_up, pack, unpack
 from xlm_runtime.tasks import TASKS, TensorSpec, find_task, graph_inputs, graph_outputs, uses_cache
 
 CLASSIFIER = find_task("XLMForSequenceClassification")
@@ -54,6 +54,36 @@ def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> Non
     for token, place in enumerate(tokens):
         assert (back["x"][place] == values[token]).all()
     assert not back["x"][arrays["attention_mask"] == 0].any()
+
+
+@given(masks, st.integers(1, 9), st.integers(1, 9))
+def test_filled_up_batches_have_their_tokens_where_they_were(lengths: list[int], tokens: int, longest: int) -> None:
+    task = find_task("XLMForQuestionAnswering")
+    specs = graph_inputs(task, config(), layout="packed")
+    p_mask = np.zeros((len(lengths), max(lengths)), np.float32)
+    packed = pack(padded(lengths, p_mask=p_mask, cls_index=np.zeros(len(lengths), np.int64)), specs, "first")
+    filled = fill_up(packed, specs, Multiples(tokens, longest))
+    count, width = sum(lengths), filled["padded_index"].shape[1]
+    assert len(filled["input_ids"]) % tokens == 0
+    assert 0 <= len(filled["input_ids"]) - count < tokens
+    assert width % longest == 0
+    assert 0 <= width - max(lengths) < longest
+    for spec in specs:
+        assert filled[spec.name].dtype == packed[spec.name].dtype
+        assert filled[spec.name].shape == tuple(
+            {"tokens": len(filled["input_ids"]), "longest": width, "batch": len(lengths)}[axis] for axis in spec.axes
+        )
+    for name in ("input_ids", "langs", "position_ids"):
+        assert filled[name][:count].tolist() == packed[name].tolist()
+    for name in ("attention_mask", "padded_index", "p_mask"):
+        assert (filled[name][:, : max(lengths)] == packed[name]).all()
+    assert not filled["attention_mask"][:, max(lengths) :].any()
+    assert (filled["p_mask"][:, max(lengths) :] == 1).all()  # no answer begins there
+    places = filled["padded_index"].reshape(-1)[filled["token_index"][:count]]
+    assert places.tolist() == list(range(count))
+    specs = (TensorSpec("x", "float", ("tokens",)),)
+    back = unpack({"x": np.arange(len(filled["input_ids"]))}, specs, padded(lengths)["attention_mask"])
+    assert back["x"][padded(lengths)["attention_mask"] != 0].tolist() == list(range(count))
 
 
 @given(masks, st.data())

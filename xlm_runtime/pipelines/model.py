@@ -15,7 +15,7 @@ from xlm_runtime.bundle import Bundle
 from xlm_runtime.choice import AUTO, PAST, check_graph, choose, choose_graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.generation.cache import Cache, KeyValueCache
-from xlm_runtime.packing import PackedSession
+from xlm_runtime.packing import Multiples, PackedSession
 from xlm_runtime.pipelines.inputs import TextItem
 from xlm_runtime.sessions import (
     BUILDING_PROVIDERS,
@@ -35,6 +35,9 @@ T = TypeVar("T")
 # Tokens of one batch. Two CPU cores are busy with few tokens: 134 sequences of 8 to 128 tokens took 1.25 s one by
 # one, 1.04 s in batches of 512 tokens, 1.13 s of 2048. A GPU needs more to be busy.
 _MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192, "tensorrt": 8192, "tensorrt-ep": 8192}
+# OpenVINO makes and keeps kernels for every new shape. Packed batches of like size share theirs: groups of 2 to 8
+# sequences took 4.1 s in place of 5.2, and the process grew to 0.7 GB in place of 1.7 (benchmarks/NOTES.md).
+_MULTIPLES = {"openvino": Multiples(tokens=32, longest=16)}
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,13 @@ class BundleModel:
             self._weights_check.result()  # a damaged file is the better explanation
             raise
         if packed:
-            self.session = PackedSession(self.session, self.graph.inputs, self.graph.outputs, self.config.summary_type)
+            self.session = PackedSession(
+                self.session,
+                self.graph.inputs,
+                self.graph.outputs,
+                self.config.summary_type,
+                _MULTIPLES.get(provider, Multiples()),
+            )
         self.tokenizer = tokenizer.result()
         self._with_choices = any("num_choices" in spec.axes for spec in self.graph.inputs)
 
