@@ -15,7 +15,9 @@ from tests.make_bundles import PACKED
 from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import pipeline
+from xlm_runtime.packing import Multiples, PackedSession
 from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 
 # two of them have the graph of another one with another last step
@@ -72,11 +74,23 @@ def alone(other: Any, row: Row, i: int, further: dict[str, np.ndarray], with_cho
         return other(**inputs)
 
 
+def filled_up(model: BundleModel, multiples: Multiples) -> BundleModel:
+    """The model, its packed batches with tokens and places that hold nothing."""
+    session = open_session(model.bundle.folder / model.graph.file)
+    model.session = PackedSession(
+        session, model.graph.inputs, model.graph.outputs, model.config.summary_type, multiples
+    )
+    return model
+
+
+@pytest.mark.parametrize("multiples", [None, Multiples(tokens=8, longest=16)], ids=["", "filled up"])
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_is_padded_is_transformers_alone(name: str, bundles: Bundles) -> None:
+def test_packed_is_padded_is_transformers_alone(name: str, multiples: Multiples | None, bundles: Bundles) -> None:
     task = name.removesuffix("-simple")
     padded, packed = BundleModel(bundles(name), task), BundleModel(bundles(f"{name}-packed"), task)
     assert packed.graph.layout == "packed"
+    if multiples is not None:
+        packed = filled_up(packed, multiples)
     architecture = padded.bundle.architecture
     other = getattr(transformers, architecture).from_pretrained(bundles(name).parent / "checkpoints" / name).eval()
     token_outputs = find_task(architecture, task).token_outputs
