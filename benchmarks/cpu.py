@@ -31,6 +31,7 @@ from benchmarks.suite import (
     Phase,
     Sample,
     add_options,
+    check_names,
     choose_contenders,
     choose_workloads,
     make_settings,
@@ -49,13 +50,13 @@ HEADS = (AT_MASK, ALL_LOGITS)
 # Graphs of ours that take part unless --ours names others: the packed one of each recipe, the best of fixed lengths.
 # All of them beside all peers need more than 24 GB.
 OURS = (
-    "ours packed fp32 optimized, ORT",
-    "ours packed int8-dynamic, ORT",
-    "ours packed int8-dynamic optimized, ORT",
-    "ours packed int8-static, ORT",
-    "ours packed int8-static, OV",
-    "ours packed bf16, OV",
-    "ours padded int8-static, OV",
+    "ours packed fp32 optimized ORT",
+    "ours packed int8-dynamic ORT",
+    "ours packed int8-dynamic optimized ORT",
+    "ours packed int8-static ORT",
+    "ours packed int8-static OV",
+    "ours packed bf16 OV",
+    "ours padded int8-static OV",
 )
 
 
@@ -125,10 +126,15 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
                     continue  # the peer of that name
                 options = {"bundle": str(view), "task": made.task, "provider": provider}
                 ways = HEADS if made.task == "fill-mask" else (*PADDED_WAYS, OWN)
-                title = f"ours {shown}, {'ORT' if provider == 'cpu' else 'OV'}"
+                title = f"ours {shown} {'ORT' if provider == 'cpu' else 'OV'}"
                 about = f"{graph.layout} layout, {graph.file} of {folder.name}, provider {provider}"
                 specs[title] = Spec(title, "ours", "ours", options, ways, about)
     return list(specs.values())
+
+
+def contenders(made: Prepared, given: Sequence[Path]) -> list[Spec]:
+    """All peers and graphs of ours for a task."""
+    return [*peer_specs(made), *our_specs(made, given, made.folder / "views")]
 
 
 def choose(specs: Sequence[Spec], options: argparse.Namespace) -> list[Spec]:
@@ -154,26 +160,25 @@ def sampler(config: dict[str, Any], workload: Workload) -> Sample:
 def make_phase(
     task: str,
     made: Prepared,
+    specs: Sequence[Spec],
     workloads: Sequence[Workload],
     settings: Settings,
     options: argparse.Namespace,
     record: Record,
 ) -> Phase:
-    """The contenders of a task."""
+    """The chosen of a task's contenders, and its bounds."""
     for name, reason in made.missing.items():
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     words = config["vocab_size"] if task == "fill-mask" else 0
     bounds = bound_specs(config["n_layers"], config["emb_dim"], words)
-    ours = our_specs(made, options.bundle, made.folder / "views")
-    specs = choose([*bounds, *peer_specs(made), *ours], options)
     rng = np.random.default_rng(1)
     checked = Workload("check", "", mixed, task=task)
     rows = [row for _ in range(-(-settings.check_rows // 8)) for row in sampler(config, checked)(rng)[0]]
     first = Workload("first", "", fixed(1, 16), task=task)
     return Phase(
         task=task,
-        specs=specs,
+        specs=[*bounds, *choose(specs, options)],
         workloads=workloads,
         sample=lambda workload: sampler(config, workload),
         first=sampler(config, first)(rng)[0][0],
@@ -213,12 +218,15 @@ def main() -> None:
     def phases(record: Record) -> list[Phase]:
         folder = options.work / size.folder
         made_by_code = code_folder(folder)
-        found = []
-        for task in dict.fromkeys(workload.task for workload in workloads):
-            made = make(made_by_code, task, prepare_checkpoint(folder, task, size))
-            mine = [workload for workload in workloads if workload.task == task]
-            found.append(make_phase(task, made, mine, settings, options, record))
-        return found
+        tasks = dict.fromkeys(workload.task for workload in workloads)
+        made = {task: make(made_by_code, task, prepare_checkpoint(folder, task, size)) for task in tasks}
+        specs = {task: contenders(made[task], options.bundle) for task in tasks}
+        check_names([spec for each in specs.values() for spec in each], options.peers, options.ours)
+        return [
+            make_phase(task, made[task], specs[task], [workload for workload in workloads if workload.task == task],
+                       settings, options, record)
+            for task in tasks
+        ]  # fmt: skip
 
     def quality(record: Record, log: Path) -> None:
         weights = sorted(options.trained.glob("*.safetensors"))
@@ -235,7 +243,7 @@ def main() -> None:
         except PreparationError as error:
             record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
             return
-        specs = choose([*peer_specs(made), *our_specs(made, [], made.folder / "views")], options)
+        specs = choose(contenders(made, []), options)
         measure_quality(specs, read_pairs(checkpoint), made.task, settings, log, record, print)
 
     try:

@@ -31,6 +31,7 @@ from benchmarks.suite import (
     Phase,
     Sample,
     add_options,
+    check_names,
     choose_contenders,
     choose_workloads,
     make_settings,
@@ -116,6 +117,8 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -
     rows.append(("cuda", plain, "cuda", None))
     if on_card:
         rows += [("cuda, graphs", plain, "cuda", True), ("tensorrt-ep", plain, "tensorrt-ep", None)]
+    if "packed" in made.bundles:
+        rows.append(("cuda packed", made.bundles["packed"], "cuda", None))
     if "optimized" in made.bundles and on_card:  # its operators are CUDA's alone
         rows.append(("cuda optimized", made.bundles["optimized"], "cuda", None))
         rows.append(("cuda optimized, graphs", made.bundles["optimized"], "cuda", True))
@@ -139,22 +142,33 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -
     return specs
 
 
+def contenders(made: Prepared, workloads: Sequence[Workload], options: argparse.Namespace) -> list[Spec]:
+    """All peers and graphs of ours for a task."""
+    names = {workload.name for workload in workloads}
+    fixed_shapes = {name for name in names if not name.endswith("mixed")}
+    return [
+        *peer_specs(made, options.device, options.precision, fixed_shapes, names),
+        *our_specs(made, options.bundle, made.folder / "views", options.device),
+    ]
+
+
 def make_phase(
-    made: Prepared, workloads: Sequence[Workload], settings: Settings, options: argparse.Namespace, record: Record
+    made: Prepared,
+    specs: Sequence[Spec],
+    workloads: Sequence[Workload],
+    settings: Settings,
+    options: argparse.Namespace,
+    record: Record,
 ) -> Phase:
-    """The contenders of a task and their draws."""
+    """The chosen of a task's contenders, and their draws."""
     for name, reason in made.missing.items():
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
-    names = {workload.name for workload in workloads}
-    fixed_shapes = {name for name in names if not name.endswith("mixed")}
     rates = {"device": options.device, "precision": options.precision, "dim": config["emb_dim"]}
-    specs = choose_contenders(
-        [Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
-         *peer_specs(made, options.device, options.precision, fixed_shapes, names),
-         *our_specs(made, options.bundle, made.folder / "views", options.device)],
-        options.peers, options.ours,
-    )  # fmt: skip
+    chosen = [
+        Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
+        *choose_contenders(specs, options.peers, options.ours),
+    ]
     texts = TextSampler(XLMTokenizer.from_pretrained(made.checkpoint), np.random.default_rng(2))
 
     def sample(workload: Workload) -> Sample:
@@ -174,7 +188,7 @@ def make_phase(
     sizes = {"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"],
              "bytes": 4 if options.precision == "fp32" else 2}  # fmt: skip
     first = sample(Workload("first", "", fixed(1, 16)))(np.random.default_rng(1))[0][0]
-    return Phase(made.task, specs, workloads, sample, first, references if checked else [], [], checked, sizes)
+    return Phase(made.task, chosen, workloads, sample, first, references if checked else [], [], checked, sizes)
 
 
 def require_device(device: str) -> None:
@@ -205,18 +219,21 @@ def main() -> None:
     prefix = report_prefix(options, "gpu")
 
     def phases(record: Record) -> list[Phase]:
-        found = []
+        made: dict[str, Prepared] = {}
+        specs: dict[str, list[Spec]] = {}
+        mine: dict[str, list[Workload]] = {}
         for task in dict.fromkeys(workload.task for workload in workloads):
             size = Size(MODELS[task], options.layers, options.dim, options.vocab)
             folder = options.work / size.folder
             checkpoint = prepare_checkpoint(folder, task, size, causal=task == "text-generation")
             on_card = options.device == "cuda"
-            made = prepare_gpu(
+            made[task] = prepare_gpu(
                 code_folder(folder), task, checkpoint, options.precision, engines=on_card, progress=print
             )
-            mine = [workload for workload in workloads if workload.task == task]
-            found.append(make_phase(made, mine, settings, options, record))
-        return found
+            mine[task] = [workload for workload in workloads if workload.task == task]
+            specs[task] = contenders(made[task], mine[task], options)
+        check_names([spec for each in specs.values() for spec in each], options.peers, options.ours)
+        return [make_phase(made[task], specs[task], mine[task], settings, options, record) for task in made]
 
     about = {"model": f"{options.precision} {' and '.join(MODELS.values())}", "gpu": machine.gpu()}
     try:

@@ -159,18 +159,27 @@ def prepare(
 def prepare_gpu(
     folder: Path, task: str, checkpoint: Path, precision: str, *, engines: bool, progress: Callable[[str], None]
 ) -> Prepared:
-    """A bundle in a half precision, one rewritten for CUDA, and one with an engine for each flavor of TensorRT.
+    """A bundle in a half precision, one in the packed layout where nothing is generated, one rewritten for CUDA, and
+    one with an engine for each flavor of TensorRT.
 
     Raises:
         PreparationError: not even the bundle could be made.
     """
     made = Prepared(task, checkpoint, folder)
     progress(f"export {task}, {precision}")
-    plain = folder / f"bundle-{task}-{precision}"
+    plain, packed = (folder / f"bundle-{task}-{precision}{end}" for end in ("", "-packed"))
     command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
-    reason = None if plain.is_dir() else _make(plain, lambda path: [*command, "--precision", precision, str(path)])
+    command += ["--precision", precision]
+    reason = None if plain.is_dir() else _make(plain, lambda path: [*command, str(path)])
     if reason:
         raise PreparationError(f"The bundle for {task} could not be made: {reason}")
+    if task != "text-generation":
+        progress(f"export {task}, {precision}, packed")
+        reason = None if packed.is_dir() else _make(packed, lambda path: [*command, "--layout", "packed", str(path)])
+        if reason:
+            made.missing["ours cuda packed"] = reason
+        else:
+            made.bundles["packed"] = packed
     made.bundles["plain"] = plain
     variants = {"optimized": ("optimize", "--target", "onnxruntime-cuda")}
     if engines:

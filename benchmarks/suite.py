@@ -121,21 +121,22 @@ def choose_workloads(workloads: Sequence[Workload], only: str | None) -> list[Wo
 
 
 def choose_contenders(specs: Sequence[Spec], peers: str | None, ours: str | None) -> list[Spec]:
-    """Peers and graphs of ours whose names begin as asked (None for all), and every bound.
+    """Peers and graphs of ours whose names begin as asked (None for all), and every bound."""
+    wanted = {"peer": _beginnings(peers), "ours": _beginnings(ours)}
+    return [spec for spec in specs if (begin := wanted.get(spec.side)) is None or spec.name.startswith(tuple(begin))]
 
-    Raises SystemExit on a beginning that fits none.
-    """
-    chosen = list(specs)
-    for side, beginnings in (("peer", peers), ("ours", ours)):
-        if beginnings is None:
-            continue
-        wanted = [name.strip() for name in beginnings.split(",") if name.strip()]
-        known = [spec.name for spec in specs if spec.side == side]
-        for name in wanted:
+
+def check_names(specs: Sequence[Spec], peers: str | None, ours: str | None) -> None:
+    """Raises SystemExit on a beginning that fits none of the contenders of all phases."""
+    for side, beginnings in (("peer", _beginnings(peers)), ("ours", _beginnings(ours))):
+        known = list(dict.fromkeys(spec.name for spec in specs if spec.side == side))
+        for name in beginnings or []:
             if not any(each.startswith(name) for each in known):
                 raise SystemExit(f"No name of --{OPTIONS[side]} begins with '{name}'; there are {', '.join(known)}.")
-        chosen = [spec for spec in chosen if spec.side != side or any(spec.name.startswith(name) for name in wanted)]
-    return chosen
+
+
+def _beginnings(option: str | None) -> list[str] | None:
+    return None if option is None else [name.strip() for name in option.split(",") if name.strip()]
 
 
 def report_prefix(options: argparse.Namespace, suite: str) -> Path:
