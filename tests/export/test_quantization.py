@@ -27,6 +27,7 @@ from xlm_export.quantization.quality import Quality
 from xlm_runtime import GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.sessions import open_session
+from xlm_runtime.sessions.openvino_session import with_turned_weights
 
 # What int8 may cost the tiny bundles, whose seeded weights are drawn wide: about three times what was measured.
 INT8_DIVERGENCE = 1e-2
@@ -239,6 +240,32 @@ def test_sensitive_parts_of_int4_stay_in_fp32(bundle: Path) -> None:
     most = sorted(PARTS[:-1], key=lambda part: -everything["alone"][part])
     assert set(report["in_fp32"]) == set(most[: len(report["in_fp32"])])
     assert report["divergence"] <= limit
+
+
+def test_openvino_takes_the_tied_projection_as_int8(bundles: Bundles, tmp_path: Path) -> None:
+    """Embeddings that are the last projection, too, lie in the file as the embeddings need them."""
+    openvino = pytest.importorskip("openvino")
+    folder = Path(shutil.copytree(bundles("fill-mask"), tmp_path / "bundle"))
+    graph = folder / quantize(folder, "int8-static").graph.file
+    model = openvino.Core().read_model(str(graph))
+    before = of_int8_weights(model)
+    assert before == ["Transpose"]
+    assert of_int8_weights(with_turned_weights(openvino, model)) == []
+    masked = "The <mask> stands at the edge."
+    got, want = (pipeline("fill-mask", folder, name, precision="int8")(masked) for name in ("openvino", "cpu"))
+    assert got[0]["token"] == want[0]["token"]
+    assert got[0]["score"] == pytest.approx(want[0]["score"], rel=0.1)
+
+
+def of_int8_weights(model: Any) -> list[str]:
+    """The operators behind int8 constants that are neither read by rows nor turned into floating-point numbers."""
+    behind = [
+        use.get_node().get_type_name()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
+        for use in node.output(0).get_target_inputs()
+    ]
+    return [name for name in behind if name not in ("Gather", "Convert")]
 
 
 def test_bf16_is_for_openvino(bundle: Path) -> None:

@@ -49,7 +49,7 @@ class OpenVinoSession:
                 self._compiled = _import(core, *found, properties)
                 self.imported = self._compiled is not None
             if not self.imported:
-                model = _with_float32_ends(openvino, core.read_model(str(path)))
+                model = _with_float32_ends(openvino, with_turned_weights(openvino, core.read_model(str(path))))
                 kind = _compute_type(model, capabilities)
                 self._compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
                 if kept is not None:
@@ -93,6 +93,23 @@ def _import(core: Any, kind: str, model: bytes, properties: dict[str, Any]) -> A
         return core.import_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
     except RuntimeError:
         return None
+
+
+def with_turned_weights(openvino: Any, model: Any) -> Any:
+    """The model with int8 weights stored as their products read them, (in, out).
+
+    Embeddings that are also the last projection lie in the file once, (words, dim), with a Transpose before the
+    product. OpenVINO would compute that product in bf16, on weights of twice the size: 9 ms in place of 5 for 95,000
+    words.
+    """
+    for node in model.get_ordered_ops():
+        source = node.input_value(0).get_node() if node.get_type_name() == "Transpose" else None
+        if source is None or source.get_type_name() != "Constant" or source.get_element_type() != openvino.Type.i8:
+            continue
+        order = node.input_value(1).get_node().get_data()
+        turned = openvino.op.Constant(np.ascontiguousarray(source.get_data().transpose(order)))
+        node.output(0).replace(turned.output(0))
+    return model
 
 
 def _with_float32_ends(openvino: Any, model: Any) -> Any:
