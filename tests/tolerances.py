@@ -14,3 +14,7 @@ RUNTIME_FP32 = 1e-4
 # The same in half precision against float32, relative to the largest value of a text's answer: about twenty roundings
 # of 2^-11 and of 2^-8 in two layers, several times what was measured.
 RUNTIME_HALF = {"fp16": 1e-2, "bf16": 6e-2}
+
+# Scores of one int8 graph in two engines that compute its int8 products exactly: one rounding in thousands may fall the
+# other way.
+RUNTIME_INT8 = 1e-3
