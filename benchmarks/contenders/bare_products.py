@@ -1,10 +1,10 @@
 """The physical bound: the matrix products with weights that a batch's real tokens need, and nothing else.
 
 For every layer the products of query, key and value (one of 3·dim), of attention's output and of the two halves of the
-FFN, 12·dim² multiply-adds a token and layer, each layer with weights of its own. Each engine that is installed is tried
-when the model is opened, and the fastest on 512 tokens is kept. Attention's own products, normalisation and activation
-are left out, so nothing that computes all tokens through all layers can be faster. A language model also projects its
-masks to the words.
+FFN, 12·dim² multiply-adds a token and layer, each layer with weights of its own. Each engine that is installed is timed
+on `SIZES` of tokens when the model is opened; a call is cut into equal parts of the size, and goes to the engine, that
+need the least time by that. Attention's own products, normalisation and activation are left out, so nothing that
+computes all tokens through all layers can be faster. A language model also projects its masks to the words.
 
 options: `precision` (fp32, bf16 or int8), `layers`, `dim`, `vocab` (0 for no projection). Rows get no answers: zeros.
 """
@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from benchmarks.workloads import Row
 
-CHUNKS = (512, 1024, 2048)  # tokens of one product
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)  # tokens of one product
 SWEEP_BYTES = 1 << 29
 Products = Callable[[int], None]
 Shapes = list[tuple[int, int]]
@@ -34,37 +34,52 @@ class BareProducts:
     def __init__(self, options: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         layers, dim, vocab = options["layers"], options["dim"], options["vocab"]
-        engines = ENGINES[options["precision"]]
-        best: tuple[float, str, Products] | None = None
-        for name, make in engines.items():
+        self._engines: dict[str, Products] = {}
+        self._seconds: dict[tuple[str, int], float] = {}  # of a product of so many tokens
+        for name, make in ENGINES[options["precision"]].items():
             try:
                 products = make(layers * layer_shapes(dim), threads)
             except ImportError:
                 continue
-            seconds = _median_seconds(products, 512)
-            if best is None or seconds < best[0]:
-                best = (seconds, name, products)
-            del products
-            gc.collect()
-        if best is None:
-            raise ImportError(f"no engine for products in {options['precision']}: {', '.join(engines)}")
-        self._products = best[2]
-        self._projection = engines[best[1]]([(dim, vocab)], threads) if vocab else None
-        rates = {tokens: tokens / _median_seconds(self._products, tokens) for tokens in CHUNKS}
-        self._chunk = max(rates, key=lambda tokens: rates[tokens])
-        operations = 2 * 12 * dim**2 * layers
-        self.about = f"{best[1]}, {operations * rates[self._chunk] / 1e9:.0f} GOP/s in products of {self._chunk} tokens"
+            self._engines[name] = products
+            self._seconds |= {(name, size): _median_seconds(products, size) for size in SIZES}
+        if not self._engines:
+            raise ImportError(f"no engine for products in {options['precision']}")
+        fastest = {size: min(self._engines, key=lambda name: self._seconds[name, size]) for size in SIZES}
+        for name in [name for name in self._engines if name not in fastest.values()]:
+            del self._engines[name]
+        gc.collect()
+        projecting = fastest[SIZES[0]]
+        self._projection = ENGINES[options["precision"]][projecting]([(dim, vocab)], threads) if vocab else None
+        operations = 2 * 12 * dim**2 * layers / 1e9
+        rates = (f"{fastest[n]} {operations * n / self._seconds[fastest[n], n]:.0f} at {n} tokens" for n in SIZES)
+        self.about = f"GOP/s: {', '.join(rates)}"
         self._memory: torch.Tensor | None = None
 
     def answer_all(self, rows: Sequence[Row]) -> np.ndarray:
         tokens = sum(len(row) for row in rows)
-        parts = -(-tokens // self._chunk)
+        products, parts = self._plan(tokens)
         for i in range(parts):
-            self._products(tokens * (i + 1) // parts - tokens * i // parts)
+            products(tokens * (i + 1) // parts - tokens * i // parts)
         masks = sum(row.mask is not None for row in rows)
         if self._projection is not None and masks:
             self._projection(masks)
         return np.zeros((len(rows), 1))
+
+    def _plan(self, tokens: int) -> tuple[Products, int]:
+        """The engine and the number of equal parts that should take the least time."""
+        best: tuple[float, str, int] | None = None
+        for size in SIZES:
+            parts = -(-tokens // size)
+            part = tokens / parts
+            larger = next(each for each in SIZES if each >= part)
+            for name in self._engines:
+                # a part between two sizes takes its share of the larger one's time
+                seconds = parts * self._seconds[name, larger] * max(part / larger, 0.5)
+                if best is None or seconds < best[0]:
+                    best = (seconds, name, parts)
+        assert best is not None
+        return self._engines[best[1]], best[2]
 
     def sweep(self) -> dict[str, float]:
         """Read half a GB from memory."""
@@ -131,7 +146,7 @@ def _graph(shapes: Shapes, precision: str) -> ModelProto:
 
 
 def _feeds(shapes: Shapes, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
-    arrays = {f"x{into}": np.ones((max(CHUNKS), into), kind) for into, _ in shapes}
+    arrays = {f"x{into}": np.ones((max(SIZES), into), kind) for into, _ in shapes}
     return lambda tokens: {name: array[:tokens] for name, array in arrays.items()}
 
 
@@ -167,7 +182,7 @@ def _openvino(graph: str, hint: str) -> Make:
 def _torch(kind: torch.dtype) -> Make:
     def make(shapes: Shapes, threads: int) -> Products:
         weights = [torch.ones((out, into), dtype=kind) for into, out in shapes]
-        inputs = {into: torch.ones((max(CHUNKS), into), dtype=kind) for into, _ in shapes}
+        inputs = {into: torch.ones((max(SIZES), into), dtype=kind) for into, _ in shapes}
 
         def products(tokens: int) -> None:
             with torch.inference_mode():
