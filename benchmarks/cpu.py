@@ -47,8 +47,8 @@ from xlm_runtime.sessions import PROVIDERS
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
 OPTIMUM_INPUTS = "transformers, optimum's inputs"
 HEADS = (AT_MASK, ALL_LOGITS)
+PRECISIONS = ("int8", "bf16", "fp32")  # of products; what stands between them may have another
 # Graphs of ours that take part unless --ours names others: the packed one of each recipe, the best of fixed lengths.
-# All of them beside all peers need more than 24 GB.
 OURS = (
     "ours packed fp32 optimized ORT",
     "ours packed int8-dynamic ORT",
@@ -149,7 +149,7 @@ def bound_specs(layers: int, dim: int, vocab: int) -> list[Spec]:
     return [
         Spec(f"bound {precision}", "bound", "bare_products",
              {"precision": precision, "layers": layers, "dim": dim, "vocab": vocab}, (OWN,), "bare products")
-        for precision in ("fp32", "bf16", "int8")
+        for precision in PRECISIONS
     ]  # fmt: skip
 
 
@@ -157,7 +157,12 @@ def sampler(config: dict[str, Any], workload: Workload) -> Sample:
     return lambda rng: workload.draw(rng, config["vocab_size"], config["n_langs"])
 
 
-def make_phase(
+def precision_of(spec: Spec) -> str:
+    """The precision of a contender's products, by its name."""
+    return next((precision for precision in PRECISIONS if precision in spec.name), "fp32")
+
+
+def make_phases(
     task: str,
     made: Prepared,
     specs: Sequence[Spec],
@@ -165,28 +170,34 @@ def make_phase(
     settings: Settings,
     options: argparse.Namespace,
     record: Record,
-) -> Phase:
-    """The chosen of a task's contenders, and its bounds."""
+) -> list[Phase]:
+    """The chosen of a task's contenders, and its bounds: a phase for each precision, since all together need more than
+    24 GB. All phases have the same draws."""
     for name, reason in made.missing.items():
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     words = config["vocab_size"] if task == "fill-mask" else 0
     bounds = bound_specs(config["n_layers"], config["emb_dim"], words)
+    chosen = choose(specs, options)
     rng = np.random.default_rng(1)
     checked = Workload("check", "", mixed, task=task)
     rows = [row for _ in range(-(-settings.check_rows // 8)) for row in sampler(config, checked)(rng)[0]]
-    first = Workload("first", "", fixed(1, 16), task=task)
-    return Phase(
-        task=task,
-        specs=[*bounds, *choose(specs, options)],
-        workloads=workloads,
-        sample=lambda workload: sampler(config, workload),
-        first=sampler(config, first)(rng)[0][0],
-        reference=[transformers_spec(task, made.checkpoint, "fp32", False)],
-        references=[transformers_spec(task, made.checkpoint, "fp32", False, OPTIMUM_INPUTS)],
-        checked=[rows],
-        sizes={"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"], "bytes": 4},
-    )
+    first = sampler(config, Workload("first", "", fixed(1, 16), task=task))(rng)[0][0]
+    return [
+        Phase(
+            task=task,
+            specs=mine,
+            workloads=workloads,
+            sample=lambda workload: sampler(config, workload),
+            first=first,
+            reference=[transformers_spec(task, made.checkpoint, "fp32", False)],
+            references=[transformers_spec(task, made.checkpoint, "fp32", False, OPTIMUM_INPUTS)],
+            checked=[rows],
+            sizes={"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"], "bytes": 4},
+        )
+        for precision in reversed(PRECISIONS)
+        if (mine := [spec for spec in (*bounds, *chosen) if precision_of(spec) == precision])
+    ]
 
 
 def main() -> None:
@@ -223,10 +234,18 @@ def main() -> None:
         specs = {task: contenders(made[task], options.bundle) for task in tasks}
         check_names([spec for each in specs.values() for spec in each], options.peers, options.ours)
         return [
-            make_phase(task, made[task], specs[task], [workload for workload in workloads if workload.task == task],
-                       settings, options, record)
+            phase
             for task in tasks
-        ]  # fmt: skip
+            for phase in make_phases(
+                task,
+                made[task],
+                specs[task],
+                [workload for workload in workloads if workload.task == task],
+                settings,
+                options,
+                record,
+            )
+        ]
 
     def quality(record: Record, log: Path) -> None:
         weights = sorted(options.trained.glob("*.safetensors"))

@@ -63,7 +63,8 @@ def summarize(records: Records) -> dict[str, Any]:
     }
     found["failed"] = [[*key, reason] for key, reason in failed.items()]
     sides = {item["name"]: item["side"] for item in found["contenders"]}
-    workloads = [_workload(item, records, sides) for item in _of(records, "workload")]
+    asked = {item["name"]: item for item in _of(records, "workload")}  # several phases may ask the same
+    workloads = [_workload(item, records, sides) for item in asked.values()]
     found["workloads"] = [item for item in workloads if item["rows"]]
     sweeps = [item["bytes"] / item["seconds"] / 1e9 for item in _of(records, "bandwidth")]
     found["bandwidth_gb_s"] = summary(sweeps) if sweeps else None

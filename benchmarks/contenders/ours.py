@@ -29,11 +29,13 @@ class RuntimeModel:
     def answer(self, rows: Sequence[Row], all_logits: bool) -> np.ndarray:
         if not self._language_model:
             return self._model.run(rows)["logits"]
-        longest = max(len(row) for row in rows)
+        lengths = np.array([len(row) for row in rows])
+        longest = int(lengths.max())
         masks = np.array([i * longest + (row.mask or 0) for i, row in enumerate(rows)], np.int64)
-        positions = np.arange(len(rows) * longest) if all_logits else masks
-        logits = self._model.run(rows, {"logit_positions": positions})["logits"]
-        return logits[masks] if all_logits else logits
+        if not all_logits:
+            return self._model.run(rows, {"logit_positions": masks})["logits"]
+        tokens = np.flatnonzero(np.arange(longest) < lengths[:, None])
+        return self._model.run(rows, {"logit_positions": tokens})["logits"][np.searchsorted(tokens, masks)]
 
     def answer_all(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """The runtime's own batching, whatever its layout makes of it."""
