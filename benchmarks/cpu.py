@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from benchmarks.suite import (
     report_prefix,
     run_suite,
 )
-from benchmarks.trained import CHECKPOINT, measure_quality, read_pairs
+from benchmarks.trained import CHECKPOINT, copy_checkpoint, measure_quality, read_pairs
 from benchmarks.workloads import ALL_LOGITS, AT_MASK, CPU_WORKLOADS, OWN, PADDED_WAYS, Workload, fixed, mixed
 from xlm_runtime.bundle import ENGINES, Bundle, file_sha256
 from xlm_runtime.sessions import PROVIDERS
@@ -256,7 +255,7 @@ def main() -> None:
         folder = options.work / f"trained-{file_sha256(weights[0])[:12]}"
         checkpoint = folder / "checkpoint"
         if not checkpoint.is_dir():
-            shutil.copytree(options.trained, checkpoint)
+            copy_checkpoint(options.trained, checkpoint)
         try:
             made = make(code_folder(folder), "text-classification", checkpoint)
         except PreparationError as error:

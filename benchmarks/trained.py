@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,23 @@ class Labelled:
 
     rows: Sequence[Row]
     labels: Sequence[int]
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """A copy of a checkpoint's folder with the shards that its index finds in other folders, each under its number.
+    It gets its name when it is whole."""
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    for index in temporary.glob("*.index.json"):
+        contents = json.loads(index.read_text(encoding="utf-8"))
+        shards = sorted(set(contents["weight_map"].values()))
+        names = {shard: f"shard-{i}{Path(shard).suffix}" for i, shard in enumerate(shards) if Path(shard).name != shard}
+        for shard, name in names.items():
+            shutil.copyfile(source / shard, temporary / name)
+        contents["weight_map"] = {key: names.get(shard, shard) for key, shard in contents["weight_map"].items()}
+        index.write_text(json.dumps(contents), encoding="utf-8")
+    temporary.rename(target)
 
 
 def read_pairs(checkpoint: Path, per_language: int = PER_LANGUAGE) -> Labelled:

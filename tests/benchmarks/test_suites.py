@@ -22,8 +22,10 @@ from benchmarks.process import ROOT, ContenderError, Worker
 from benchmarks.protocol import Spec
 from benchmarks.suite import add_options, check_names, choose_contenders, choose_workloads, read_options
 from benchmarks.texts import TextSampler
+from benchmarks.trained import CHECKPOINT, copy_checkpoint
 from benchmarks.workloads import CPU_WORKLOADS
 from tests.make_checkpoint import make_checkpoint
+from xlm_export import load_checkpoint
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.tokenization import XLMTokenizer
@@ -243,3 +245,11 @@ def test_every_path_of_the_gpu_suite_on_the_cpu(tmp_path: Path) -> None:
     generated = next(item for item in found["workloads"] if item["name"] == "generate 8")
     assert {row["new_tokens"] for row in generated["rows"] if row["side"] != "bound"} == {32}
     assert found["rate_tera"]["median"] > 0
+
+
+def test_a_copied_checkpoint_holds_the_shards_of_other_folders(tmp_path: Path) -> None:
+    copy_checkpoint(CHECKPOINT, tmp_path / "copy")
+    wanted, got = (load_checkpoint(folder).model.state_dict() for folder in (CHECKPOINT, tmp_path / "copy"))
+    assert got.keys() == wanted.keys()
+    assert all((got[name] == wanted[name]).all() for name in wanted)
+    assert {path.name for path in tmp_path.iterdir()} == {"copy"}
