@@ -46,7 +46,8 @@ from xlm_runtime.sessions import PROVIDERS
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
 OPTIMUM_INPUTS = "transformers, optimum's inputs"
 HEADS = (AT_MASK, ALL_LOGITS)
-PRECISIONS = ("int8", "bf16", "fp32")  # of products; what stands between them may have another
+# Of products; what stands between them may have another, so the first that a contender's name has is meant.
+PRECISIONS = ("int8", "bf16", "fp32")
 # Graphs of ours that take part unless --ours names others: the packed one of each recipe, the best of fixed lengths.
 OURS = (
     "ours packed fp32 optimized ORT",

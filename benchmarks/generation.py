@@ -55,8 +55,10 @@ def transformers_steps(folder: Path) -> Steps:
     model = transformers.XLMWithLMHeadModel.from_pretrained(folder / "checkpoint").eval()
 
     def steps(ids: np.ndarray, count: int) -> Iterator[float]:
-        options = {"max_new_tokens": 1, "do_sample": False, "pad_token_id": 2, "eos_token_id": None}
-        options["use_cache"] = False  # since 5.24 it would cache the mask token behind the text
+        # since 5.24 it would cache the mask token behind the text
+        options = {
+            "max_new_tokens": 1, "do_sample": False, "use_cache": False, "pad_token_id": 2, "eos_token_id": None,
+        }  # fmt: skip
         began = time.perf_counter()
         model.generate(torch.from_numpy(ids), **options)
         yield time.perf_counter() - began

@@ -36,7 +36,8 @@ class BareProducts:
         layers, dim, vocab = options["layers"], options["dim"], options["vocab"]
         self._engines: dict[str, Products] = {}
         self._seconds: dict[tuple[str, int], float] = {}  # of a product of so many tokens
-        for name, make in ENGINES[options["precision"]].items():
+        engines = ENGINES[options["precision"]]
+        for name, make in engines.items():
             try:
                 products = make(layers * layer_shapes(dim), threads)
             except ImportError:
@@ -44,13 +45,12 @@ class BareProducts:
             self._engines[name] = products
             self._seconds |= {(name, size): _median_seconds(products, size) for size in SIZES}
         if not self._engines:
-            raise ImportError(f"no engine for products in {options['precision']}")
+            raise ImportError(f"no engine for products in {options['precision']}: {', '.join(engines)}")
         fastest = {size: min(self._engines, key=lambda name: self._seconds[name, size]) for size in SIZES}
-        for name in [name for name in self._engines if name not in fastest.values()]:
-            del self._engines[name]
+        self._engines = {name: self._engines[name] for name in fastest.values()}
+        del products
         gc.collect()
-        projecting = fastest[SIZES[0]]
-        self._projection = ENGINES[options["precision"]][projecting]([(dim, vocab)], threads) if vocab else None
+        self._projection = engines[fastest[SIZES[0]]]([(dim, vocab)], threads) if vocab else None
         operations = 2 * 12 * dim**2 * layers / 1e9
         rates = (f"{fastest[n]} {operations * n / self._seconds[fastest[n], n]:.0f} at {n} tokens" for n in SIZES)
         self.about = f"GOP/s: {', '.join(rates)}"
@@ -68,18 +68,16 @@ class BareProducts:
 
     def _plan(self, tokens: int) -> tuple[Products, int]:
         """The engine and the number of equal parts that should take the least time."""
-        best: tuple[float, str, int] | None = None
-        for size in SIZES:
-            parts = -(-tokens // size)
+
+        def seconds(choice: tuple[str, int]) -> float:
+            name, parts = choice
             part = tokens / parts
-            larger = next(each for each in SIZES if each >= part)
-            for name in self._engines:
-                # a part between two sizes takes its share of the larger one's time
-                seconds = parts * self._seconds[name, larger] * max(part / larger, 0.5)
-                if best is None or seconds < best[0]:
-                    best = (seconds, name, parts)
-        assert best is not None
-        return self._engines[best[1]], best[2]
+            larger = next(size for size in SIZES if size >= part)
+            # a part between two sizes takes its share of the larger one's time; few tokens take half of the smallest's
+            return parts * self._seconds[name, larger] * max(part / larger, 0.5)
+
+        name, parts = min(((name, -(-tokens // size)) for size in SIZES for name in self._engines), key=seconds)
+        return self._engines[name], parts
 
     def sweep(self) -> dict[str, float]:
         """Read half a GB from memory."""

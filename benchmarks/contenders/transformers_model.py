@@ -68,10 +68,10 @@ class TransformersModel:
     def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
         """transformers' XLM keeps no cache here: each token computes the whole text anew."""
         ids = torch.tensor(prompts, device=self._device)
-        options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": PAD}
-        options["use_cache"] = False  # since 5.24 it would cache the mask token behind the text, and answer wrongly
+        # since 5.24 it would cache the mask token behind the text, and answer wrongly
+        options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "use_cache": False}
         with torch.inference_mode(), self._autocast():
-            found = self._model.generate(ids, **options)
+            found = self._model.generate(ids, pad_token_id=PAD, **options)
         return found[:, ids.shape[1] :].tolist()
 
     @torch.inference_mode()

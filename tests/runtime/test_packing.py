@@ -64,9 +64,9 @@ def test_filled_up_batches_have_their_tokens_where_they_were(lengths: list[int],
     packed = pack(padded(lengths, p_mask=p_mask, cls_index=np.zeros(len(lengths), np.int64)), specs, "first")
     filled = fill_up(packed, specs, Multiples(tokens, longest))
     count, width = sum(lengths), filled["padded_index"].shape[1]
-    if count >= 8 * tokens:
-        assert len(filled["input_ids"]) % tokens == 0
-    assert 0 <= len(filled["input_ids"]) - count < min(tokens, max(1, count / 4))
+    step = min(tokens, max(power for power in (1, 2, 4, 8, 16) if power == 1 or power <= count / 4))
+    assert len(filled["input_ids"]) % step == 0
+    assert 0 <= len(filled["input_ids"]) - count < step
     assert width % longest == 0
     assert 0 <= width - max(lengths) < longest
     for spec in specs:
