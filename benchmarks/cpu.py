@@ -7,6 +7,7 @@ All weights are seeded, of the xnli15 configuration unless the options say other
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,18 +249,17 @@ def main() -> None:
         ]
 
     def quality(record: Record, log: Path) -> None:
-        weights = sorted(options.trained.glob("*.safetensors"))
-        if not weights:
-            reason = f"no checkpoint with safetensors in '{options.trained}'"
-            record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": reason})
-            return
-        folder = options.work / f"trained-{file_sha256(weights[0])[:12]}"
-        checkpoint = folder / "checkpoint"
-        if not checkpoint.is_dir():
-            copy_checkpoint(options.trained, checkpoint)
+        from xlm_export import CheckpointError  # loads torch, so only behind the measurements
+        from xlm_export.weights import weight_files
+
         try:
+            weights = "".join(file_sha256(file) for file in weight_files(options.trained))
+            folder = options.work / f"trained-{hashlib.sha256(weights.encode()).hexdigest()[:12]}"
+            checkpoint = folder / "checkpoint"
+            if not checkpoint.is_dir():
+                copy_checkpoint(options.trained, checkpoint)
             made = make(code_folder(folder), "text-classification", checkpoint)
-        except PreparationError as error:
+        except (CheckpointError, PreparationError) as error:
             record({"kind": "missing", "contender": "accuracy of a trained checkpoint", "reason": str(error)})
             return
         specs = choose(contenders(made, []), options)
