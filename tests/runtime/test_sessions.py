@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bundles
+from tests.memory_growth import STATM, memory_growth
 from tests.runtime.gpu.fake_cuda import FakeRuntime
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, InputError, MissingExtraError
@@ -119,22 +119,10 @@ def test_threads_follow_the_cpus(graph: Path) -> None:
     assert session._session.get_session_options().intra_op_num_threads == 1
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory from /proc")
+@pytest.mark.skipif(not STATM.exists(), reason="reads the process's memory from /proc")
 def test_memory_is_flat_over_a_thousand_calls_of_varying_shapes(graph: Path) -> None:
-    rng = random.Random(0)
-    session = open_session(graph)
-    shapes = [(rng.randint(1, 8), rng.randint(1, 64)) for _ in range(1000)]
-    session.run(inputs(8, 64))  # the largest first: what it takes is kept
-    for shape in shapes[:50]:
-        session.run(inputs(*shape))
-    before = resident_bytes()
-    for shape in shapes[50:]:
-        session.run(inputs(*shape))
-    assert resident_bytes() - before < MEMORY_GROWTH
+    calls, _ = memory_growth(graph, 64)
+    assert calls < MEMORY_GROWTH
 
 
 @given(st.floats(width=32, allow_nan=False))
