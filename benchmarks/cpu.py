@@ -47,8 +47,7 @@ from xlm_runtime.sessions import PROVIDERS
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
 OPTIMUM_INPUTS = "transformers, optimum's inputs"
 HEADS = (AT_MASK, ALL_LOGITS)
-# Of products; what stands between them may have another, so the first that a contender's name has is meant.
-PRECISIONS = ("int8", "bf16", "fp32")
+PRECISIONS = ("fp32", "bf16", "int8")
 # Graphs of ours that take part unless --ours names others: the packed one of each recipe, the best of fixed lengths.
 OURS = (
     "ours packed fp32 optimized ORT",
@@ -69,7 +68,8 @@ def transformers_spec(task: str, checkpoint: Path, precision: str, compiled: boo
     how = "torch.compile" if compiled else "transformers"
     ways = HEADS if task == "fill-mask" else PADDED_WAYS
     shown = name or f"{how} {precision}"
-    return Spec(shown, "peer", "transformers_model", options, ways, "autocast" if precision == "bf16" else "")
+    about = "autocast" if precision == "bf16" else ""
+    return Spec(shown, "peer", "transformers_model", options, ways, about, precision)
 
 
 def peer_specs(made: Prepared) -> list[Spec]:
@@ -81,11 +81,12 @@ def peer_specs(made: Prepared) -> list[Spec]:
         for precision in ("fp32", "bf16")
     ]
 
-    def graph(name: str, file: Path, engine: str, precision: str, about: str, reference: str | None = None) -> Spec:
-        options = {"file": str(file), "engine": engine, "precision": precision}
+    def graph(name: str, file: Path, engine: str, between: str, about: str, reference: str | None = None) -> Spec:
+        precision = name.split()[1]  # of the products; OpenVINO computes in `between` what is not int8
+        options = {"file": str(file), "engine": engine, "precision": between}
         # optimum's language model always computes all logits
         own_ways = HEADS[1:] if reference and task == "fill-mask" else ways
-        return Spec(name, "peer", "graph_model", options, own_ways, about, reference)
+        return Spec(name, "peer", "graph_model", options, own_ways, about, precision, reference)
 
     if made.optimum is not None:
         for precision, file in (("fp32", "model.onnx"), ("int8", "model_quantized.onnx")):
@@ -129,7 +130,7 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
                 ways = HEADS if made.task == "fill-mask" else (*PADDED_WAYS, OWN)
                 title = f"ours {shown} {'ORT' if provider == 'cpu' else 'OV'}"
                 about = f"{graph.layout} layout, {graph.file} of {folder.name}, provider {provider}"
-                specs[title] = Spec(title, "ours", "ours", options, ways, about)
+                specs[title] = Spec(title, "ours", "ours", options, ways, about, graph.precision)
     return list(specs.values())
 
 
@@ -149,18 +150,13 @@ def choose(specs: Sequence[Spec], options: argparse.Namespace) -> list[Spec]:
 def bound_specs(layers: int, dim: int, vocab: int) -> list[Spec]:
     return [
         Spec(f"bound {precision}", "bound", "bare_products",
-             {"precision": precision, "layers": layers, "dim": dim, "vocab": vocab}, (OWN,), "bare products")
+             {"precision": precision, "layers": layers, "dim": dim, "vocab": vocab}, (OWN,), "bare products", precision)
         for precision in PRECISIONS
     ]  # fmt: skip
 
 
 def sampler(config: dict[str, Any], workload: Workload) -> Sample:
     return lambda rng: workload.draw(rng, config["vocab_size"], config["n_langs"])
-
-
-def precision_of(spec: Spec) -> str:
-    """The precision of a contender's products, by its name."""
-    return next((precision for precision in PRECISIONS if precision in spec.name), "fp32")
 
 
 def make_phases(
@@ -178,8 +174,7 @@ def make_phases(
         record({"kind": "missing", "contender": f"{name} ({made.task})", "reason": reason})
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     words = config["vocab_size"] if task == "fill-mask" else 0
-    bounds = bound_specs(config["n_layers"], config["emb_dim"], words)
-    chosen = choose(specs, options)
+    chosen = [*bound_specs(config["n_layers"], config["emb_dim"], words), *choose(specs, options)]
     rng = np.random.default_rng(1)
     checked = Workload("check", "", mixed, task=task)
     rows = [row for _ in range(-(-settings.check_rows // 8)) for row in sampler(config, checked)(rng)[0]]
@@ -187,7 +182,7 @@ def make_phases(
     return [
         Phase(
             task=task,
-            specs=mine,
+            specs=[spec for spec in chosen if spec.precision == precision],
             workloads=workloads,
             sample=lambda workload: sampler(config, workload),
             first=first,
@@ -196,8 +191,7 @@ def make_phases(
             checked=[rows],
             sizes={"layers": config["n_layers"], "dim": config["emb_dim"], "vocab": config["vocab_size"], "bytes": 4},
         )
-        for precision in reversed(PRECISIONS)
-        if (mine := [spec for spec in (*bounds, *chosen) if precision_of(spec) == precision])
+        for precision in dict.fromkeys(spec.precision for spec in chosen)
     ]
 
 

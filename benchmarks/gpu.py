@@ -88,7 +88,8 @@ def peer_specs(made: Prepared, device: str, precision: str, fixed_shapes: set[st
     ways = (AS_IT_COMES,) if generation else PADDED_WAYS
 
     def spec(name: str, kind: str, compiled: Any, about: str, skips: tuple[str, ...] = ()) -> Spec:
-        return Spec(name, "peer", kind, {**common, "compile": compiled, "inputs": "all"}, ways, about, None, skips)
+        return Spec(name, "peer", kind, {**common, "compile": compiled, "inputs": "all"}, ways, about, precision,
+                    skips=skips)  # fmt: skip
 
     about = "its attention is spelled out in matrix products"
     specs = [spec(f"transformers {precision}", "transformers_model", False, about)]
@@ -136,9 +137,8 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -
             "cuda_graphs": graphs,
         }
         ways = (OWN,) if made.task == "text-generation" else (*PADDED_WAYS, OWN)
-        specs.append(
-            Spec(f"ours {title}", "ours", "ours", options, ways, f"{folder.name}, provider {options['provider']}")
-        )
+        about = f"{folder.name}, provider {options['provider']}"
+        specs.append(Spec(f"ours {title}", "ours", "ours", options, ways, about, bundle.graphs[-1].precision))
     return specs
 
 
@@ -166,7 +166,7 @@ def make_phase(
     config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))
     rates = {"device": options.device, "precision": options.precision, "dim": config["emb_dim"]}
     chosen = [
-        Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies"),
+        Spec("rates", "bound", "device_rates", rates, (), "matrix products and copies", options.precision),
         *choose_contenders(specs, options.peers, options.ours),
     ]
     texts = TextSampler(XLMTokenizer.from_pretrained(made.checkpoint), np.random.default_rng(2))

@@ -36,8 +36,9 @@ SETTLE = 0.02  # seconds for an engine's threads to stop spinning before the nex
 class Spec:
     """A contender: its name, its side ("peer", "ours" or "bound"), how to open it, and its ways to batch.
 
-    `reference` names what its logits are compared with, where that is not transformers' answer to the same inputs;
-    `skips` are workloads that it cannot do by its nature, which `about` tells.
+    `precision` is that of its matrix products; what stands between them may have another. `reference` names what its
+    logits are compared with, where that is not transformers' answer to the same inputs; `skips` are workloads that it
+    cannot do by its nature, which `about` tells.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Spec:
     options: dict[str, Any]
     ways: tuple[str, ...] = ()
     about: str = ""
+    precision: str = "fp32"
     reference: str | None = None
     skips: tuple[str, ...] = ()
 

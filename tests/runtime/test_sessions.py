@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bundles
-from tests.memory_growth import STATM, memory_growth
 from tests.runtime.gpu.fake_cuda import FakeRuntime
+from tests.runtime.memory_growth import STATM, memory_growth
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions import Session, available_cpus, open_session

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.make_checkpoint import make_checkpoint
-from tests.memory_growth import STATM, memory_growth
+from tests.runtime.memory_growth import STATM, memory_growth
 from xlm_export.export import export
 
 # Bytes. Measured: 60 kB where no plan is kept and 6 MB where one is kept for each shape; 18 MB where a large call gives

@@ -11,9 +11,9 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterator
 
+import numpy as np
 import onnx_ir
 
-from xlm_export.gemm import gemm_to_matmul
 from xlm_export.onnx_file import copy_weights
 from xlm_export.quantization.products import find_products
 
@@ -25,7 +25,7 @@ def int4_weights(model: onnx_ir.Model, groups: Collection[str]) -> onnx_ir.Model
         if product.group in groups:
             node = product.node
             if node.op_type == "Gemm":
-                node = gemm_to_matmul(model.graph, node, product.weight, product.bias)
+                node = _gemm_to_matmul(model.graph, node, product.weight, product.bias)
                 node.name = f"{product.node.name}/MatMul"
             chosen.add(node.name)
     others = [str(node.name) for node in model.graph if node.op_type == "MatMul" and node.name not in chosen]
@@ -38,6 +38,35 @@ def int4_weights(model: onnx_ir.Model, groups: Collection[str]) -> onnx_ir.Model
         quantizer.process()
     made: onnx_ir.Model = onnx_ir.from_proto(quantizer.model.model)
     return made
+
+
+def _gemm_to_matmul(
+    graph: onnx_ir.Graph, gemm: onnx_ir.Node, weight: onnx_ir.Value, bias: onnx_ir.Value | None
+) -> onnx_ir.Node:
+    """Gemm(x, W, b) → MatMul(x, Wᵀ) + b, since the quantiser takes no Gemm; returns the MatMul.
+
+    The Gemm has a constant weight, alpha and beta 1 and transA 0. A transposed weight becomes one of its own,
+    `….transposed`, and goes itself when nothing else reads it.
+
+    Args:
+        weight: the Gemm's, under the name that it should have.
+        bias: what to add, None for nothing.
+    """
+    matrix = weight
+    if gemm.attributes.get_int("transB", 0):
+        if weight.const_value is None:
+            raise ValueError(f"The weight {weight.name} is no constant.")
+        values = np.ascontiguousarray(weight.const_value.numpy().T)
+        matrix = onnx_ir.val(f"{weight.name}.transposed", const_value=onnx_ir.tensor(values))
+        graph.register_initializer(matrix)
+    product = onnx_ir.node("MatMul", [gemm.inputs[0], matrix])
+    nodes = [product]
+    if bias is not None:
+        nodes.append(onnx_ir.node("Add", [product.outputs[0], bias]))
+    onnx_ir.convenience.replace_nodes_and_values(graph, gemm, [gemm], nodes, gemm.outputs, nodes[-1].outputs)
+    if not weight.uses():
+        del graph.initializers[str(weight.name)]
+    return product
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Resident memory that calls of ever new shapes add, measured in a process that holds the runtime alone.
 
 In the process of the tests torch, the other tests and their threads add megabytes of their own while a session is
-measured. `python tests/memory_growth.py GRAPH LONGEST` prints the bytes that 950 calls of up to 8 x LONGEST tokens add
-once 50 have been made, and those that are left after one call of 128 x LONGEST.
+measured. `python tests/runtime/memory_growth.py GRAPH LONGEST` prints the bytes that 950 calls of up to 8 x LONGEST
+tokens add once 50 have been made, and those that are left after one call of 128 x LONGEST.
 """
 
 from __future__ import annotations
