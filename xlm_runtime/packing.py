@@ -111,10 +111,11 @@ def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type
     if "kept_padded_index" in names:
         arrays |= _kept_positions(padded["logit_positions"], mask, padded_index)
     elif "kept_index" in names:
-        column = np.zeros(mask.shape[:-1], np.int64)
-        if summary_type != "first":
+        if summary_type == "first":
+            arrays["kept_index"] = padded_index[..., 0]
+        else:
             column = (mask * np.arange(longest)).max(axis=-1)  # the last real token; 0 in a row without any
-        arrays["kept_index"] = np.take_along_axis(padded_index, column[..., None], axis=-1)[..., 0]
+            arrays["kept_index"] = np.take_along_axis(padded_index, column[..., None], axis=-1)[..., 0]
     return {name: np.ascontiguousarray(arrays[name]) for name in names}
 
 
@@ -144,14 +145,11 @@ def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_
 
     Tokens beyond those of `attention_mask` are what `fill_up` added.
     """
-    mask = attention_mask != 0
-    tokens = int(mask.sum())
     spread = dict(outputs)
-    for spec in specs:
-        if spec.axes[0] == "tokens":
-            value = outputs[spec.name]
-            spread[spec.name] = np.zeros((*mask.shape, *value.shape[1:]), value.dtype)
-            spread[spec.name][mask] = value[:tokens]
+    for name in [spec.name for spec in specs if spec.axes[0] == "tokens"]:
+        mask, value = attention_mask != 0, outputs[name]
+        spread[name] = np.zeros((*mask.shape, *value.shape[1:]), value.dtype)
+        spread[name][mask] = value[: int(mask.sum())]
     return spread
 
 

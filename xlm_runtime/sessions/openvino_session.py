@@ -78,7 +78,7 @@ class OpenVinoSession:
         except queue.Empty:
             request = self._compiled.create_infer_request()
         try:
-            request.infer(feed, share_inputs=False)
+            request.infer(feed, share_inputs=True)  # `feed` outlives the call
             return {name: request.get_tensor(name).data.copy() for name in self._output_names}
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
