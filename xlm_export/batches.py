@@ -11,7 +11,7 @@ import numpy as np
 from xlm_export.verification_inputs import SENTENCES
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
-from xlm_runtime.packing import INDEX_INPUTS
+from xlm_runtime.packing import padded_names
 from xlm_runtime.sessions import Array
 from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer
@@ -64,8 +64,7 @@ class BatchMaker:
         self.config = bundle.config
         self.names = [spec.name for spec in graph.inputs]
         if graph.layout == "packed":
-            kept = ["logit_positions"] if "kept_padded_index" in self.names else []
-            self.names = [name for name in self.names if name not in INDEX_INPUTS] + kept
+            self.names = list(padded_names(graph.inputs))
         self._cls = bundle.conventions.get("cls_index", "first-sep")
         self._choices = "num_choices" in find_task(bundle.architecture, bundle.task).rows
         self._rng = np.random.default_rng(seed)

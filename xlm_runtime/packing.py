@@ -1,12 +1,16 @@
 """The packed layout: the real tokens of a batch on one axis, and the index arrays that tell a graph where they stand.
 
 Only attention needs to know which tokens share a row. A packed graph gets each token once, spreads queries, keys and
-values to (batch, longest) for attention and gathers the result back; everything else is computed for real tokens alone.
-In its last layer it computes only the tokens that its head reads.
+values to lines of attention, (lines, longest), and gathers the result back; everything else is computed for real tokens
+alone. In its last layer it computes only the tokens that its head reads.
+
+Short rows stand in one line, one behind the other, and do not see each other (Krell et al. 2021, "Efficient sequence
+packing without cross-contamination"). Where a head looks at whole rows, each has a line for itself.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +28,7 @@ INDEX_INPUTS = (
     "position_ids",
     "token_index",
     "padded_index",
+    "segment_ids",
     "kept_index",
     "kept_token_index",
     "kept_padded_index",
@@ -32,7 +37,7 @@ INDEX_INPUTS = (
 
 @dataclass(frozen=True)
 class Multiples:
-    """What the tokens of a batch and its longest row are filled up to: a multiple of each.
+    """What the tokens of a batch and its longest line are filled up to: a multiple of each.
 
     An engine that prepares itself for every new shape meets few of them then. The places that are added hold token 0
     of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up in steps of at most a
@@ -69,20 +74,34 @@ class PackedSession:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        names = tuple(name for name in self._session.input_names if name not in INDEX_INPUTS)
-        return (*names, "logit_positions") if "kept_padded_index" in self._session.input_names else names
+        return padded_names(self._inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         return self._session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        packed = pack(inputs, self._inputs, self._summary_type)
+        packed = pack(inputs, self._inputs, self._summary_type, self._multiples.longest)
         outputs = self._session.run(fill_up(packed, self._inputs, self._multiples))
         return unpack(outputs, self._outputs, inputs["attention_mask"])
 
 
-def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str) -> dict[str, Array]:
+def padded_names(inputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """What `pack` needs of the padded batch for a packed graph's `inputs`."""
+    names = ["attention_mask", *(spec.name for spec in inputs if spec.name not in INDEX_INPUTS)]
+    if _reads_logit_positions(inputs):
+        names.append("logit_positions")
+    return tuple(dict.fromkeys(names))
+
+
+def _reads_logit_positions(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether the kept tokens are those at `logit_positions`, as a language model's are."""
+    return any(spec.name == "kept_index" and spec.axes == ("kept",) for spec in inputs)
+
+
+def pack(
+    padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str, multiple: int = 1
+) -> dict[str, Array]:
     """A packed graph's inputs from those of the padded graph for the same batch.
 
     Args:
@@ -90,6 +109,7 @@ def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type
             absent and are then 0, 1, … from the left. `logit_positions` are flat indices into batch·sequence.
         inputs: the packed graph's.
         summary_type: the configuration's, for heads that read one token of a sequence.
+        multiple: lines that rows may share have a multiple of so many places.
 
     Returns:
         An array for each of `inputs`, see `tasks.graph_inputs`.
@@ -99,34 +119,47 @@ def pack(padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type
     """
     mask = padded["attention_mask"] != 0
     longest = mask.shape[-1]
-    token_index = np.flatnonzero(mask)  # (tokens,)
-    if not len(token_index):
+    places = np.flatnonzero(mask)  # (tokens,), in the padded batch
+    if not len(places):
         raise InputError("attention_mask has no real token; give a packed graph at least one.")
-    padded_index = np.zeros(mask.shape, np.int64)  # padding stands at token 0 and is masked
-    padded_index[mask] = np.arange(len(token_index))
-    arrays: dict[str, Array] = {**padded, "padded_index": padded_index, "token_index": token_index}
-    arrays |= {name: padded[name][mask] for name in _OF_TOKENS if name in padded}
-    arrays.setdefault("position_ids", token_index % longest)
-    names = [spec.name for spec in inputs]
-    if "kept_padded_index" in names:
-        arrays |= _kept_positions(padded["logit_positions"], mask, padded_index)
-    elif "kept_index" in names:
-        if summary_type == "first":
-            arrays["kept_index"] = padded_index[..., 0]
+    tokens = np.arange(len(places))
+    rows, columns = np.divmod(places, longest)
+    counts = np.bincount(rows, minlength=mask.size // longest)
+    first = np.cumsum(counts) - counts  # (rows,): each one's first token
+    specs = {spec.name: spec for spec in inputs}
+    token_index, shape = places, mask.shape
+    if specs["padded_index"].axes[0] == "lines":
+        starts, shape = _share_lines(counts, multiple)
+        token_index = (starts - first)[rows] + tokens
+    padded_index, segment_ids = np.zeros((2, *shape), np.int64)  # padding stands at token 0
+    padded_index.reshape(-1)[token_index] = tokens
+    segment_ids.reshape(-1)[token_index] = rows + 1
+    arrays: dict[str, Array] = {
+        **padded,
+        "position_ids": columns,
+        **{name: padded[name][mask] for name in _OF_TOKENS if name in padded},
+        "token_index": token_index,
+        "padded_index": padded_index,
+        "segment_ids": segment_ids,
+    }
+    if "kept_index" in specs:
+        if _reads_logit_positions(inputs):
+            kept = _tokens_at(padded["logit_positions"], places, mask.shape)
         else:
-            column = (mask * np.arange(longest)).max(axis=-1)  # the last real token; 0 in a row without any
-            arrays["kept_index"] = np.take_along_axis(padded_index, column[..., None], axis=-1)[..., 0]
-    return {name: np.ascontiguousarray(arrays[name]) for name in names}
+            kept = first if summary_type == "first" else first + counts - 1
+            kept = np.clip(kept, 0, len(tokens) - 1).reshape(mask.shape[:-1])  # any token for a row without one
+        arrays |= _kept_layout(kept, token_index // shape[-1], padded_index.size // shape[-1])
+    return {name: np.ascontiguousarray(arrays[name]) for name in specs}
 
 
 def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples: Multiples) -> dict[str, Array]:
-    """The same batch with more tokens, and more places in a row, see `Multiples`.
+    """The same batch with more tokens, and more places in a line, see `Multiples`.
 
     Args:
         packed: what `pack` returns.
         inputs: the packed graph's.
     """
-    sizes = {"tokens": len(packed["token_index"]), "longest": packed["attention_mask"].shape[-1]}
+    sizes = {"tokens": len(packed["token_index"]), "longest": packed["padded_index"].shape[-1]}
     step = min(multiples.tokens, 1 << max(0, sizes["tokens"].bit_length() - 3))  # 4 from 16 tokens on, 8 from 32, …
     added = {"tokens": -sizes["tokens"] % step, "longest": -sizes["longest"] % multiples.longest}
     if not any(added.values()):
@@ -153,24 +186,58 @@ def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_
     return spread
 
 
-def _kept_positions(positions: NDArray[np.int64], mask: Array, padded_index: Array) -> dict[str, Array]:
-    """Index arrays of the tokens at `positions` (kept,), whose number differs from row to row."""
-    real = mask.reshape(-1)[positions]
-    if not real.all():
+def _share_lines(counts: NDArray[np.int64], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Lines for rows of `counts` tokens: the longest row first, each to the fullest line that has room for it.
+
+    Returns:
+        The place of each row's first token, line · longest + column, and (lines, longest).
+    """
+    longest = -(-int(counts.max()) // multiple) * multiple
+    starts = np.zeros_like(counts)
+    lines = 0
+    free: list[tuple[int, int]] = []  # (room, line), sorted
+    for row in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
+        count = int(counts[row])
+        fitting = bisect_left(free, (count, 0))
+        if fitting < len(free):
+            room, line = free.pop(fitting)
+        else:
+            room, line, lines = longest, lines, lines + 1
+        starts[row] = (line + 1) * longest - room
+        if room > count:
+            insort(free, (room - count, line))
+    return starts, (lines, longest)
+
+
+def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The tokens at `positions`, flat indices into the padded batch, whose tokens stand at `places`."""
+    tokens = np.minimum(np.searchsorted(places, positions), len(places) - 1)
+    padding = places[tokens] != positions
+    if padding.any():
         raise InputError(
-            f"logit_positions names the place {positions[~real][0]} of {mask.shape[0]} × {mask.shape[1]}, which is "
+            f"logit_positions names the place {positions[padding][0]} of {' × '.join(map(str, shape))}, which is "
             "padding; a packed graph has logits of real tokens only."
         )
-    rows = positions // mask.shape[1]
-    counts = np.bincount(rows, minlength=len(mask))
-    order = np.argsort(rows, kind="stable")
-    column = np.empty_like(rows)  # a kept token's place among those of its row
-    column[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return tokens
+
+
+def _kept_layout(kept: NDArray[np.int64], line_of: NDArray[np.int64], lines: int) -> dict[str, Array]:
+    """Index arrays of the kept tokens, whose number differs from line to line.
+
+    Args:
+        kept: tokens, in any shape and order.
+        line_of: (tokens,), each token's line of attention.
+    """
+    line = line_of[kept].reshape(-1)
+    counts = np.bincount(line, minlength=lines)
+    order = np.argsort(line, kind="stable")
+    column = np.empty_like(line)  # a kept token's place among those of its line
+    column[order] = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
     most_kept = int(counts.max())
-    kept_padded_index = np.zeros((len(mask), most_kept), np.int64)
-    kept_padded_index[rows, column] = np.arange(len(rows))
+    kept_padded_index = np.zeros((lines, most_kept), np.int64)
+    kept_padded_index[line, column] = np.arange(len(line))
     return {
-        "kept_index": padded_index.reshape(-1)[positions],
+        "kept_index": kept,
+        "kept_token_index": (line * most_kept + column).reshape(kept.shape),
         "kept_padded_index": kept_padded_index,
-        "kept_token_index": rows * most_kept + column,
     }

@@ -34,8 +34,8 @@ class Task:
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
     kept: str = "tokens"
-    """What the head reads of the last layer: each of the "tokens"; the "summary", one token of a sequence or, with
-    `summary_type` "mean", all; or the tokens at "logit_positions"."""
+    """What the head reads of the last layer: each of the "tokens" for itself; whole "rows"; the "summary", one token of
+    a sequence or, with `summary_type` "mean", its row; or the tokens at "logit_positions"."""
     may_cache: bool = False
     """Whether a causal checkpoint's graph takes the keys and values of past tokens and gives those of new ones."""
 
@@ -108,6 +108,7 @@ TASKS: tuple[Task, ...] = (
             TensorSpec("p_mask", "float32", ("batch", "sequence")),
             TensorSpec("cls_index", "int64", ("batch",)),
         ),
+        kept="rows",
     ),
     Task(
         "question-answering",
@@ -201,14 +202,15 @@ def graph_inputs(
     return (*inputs, *task.extra_inputs, *past)
 
 
-def keeps_all(task: Task, config: XLMConfig) -> bool:
-    """Whether the head reads every token, so that a packed graph computes all of them in the last layer too."""
-    return task.kept == "tokens" or (task.kept == "summary" and config.summary_type == "mean")
+def reads_rows(task: Task, config: XLMConfig) -> bool:
+    """Whether the head looks at whole rows, so that in a packed graph each keeps a line of attention for itself."""
+    return task.kept == "rows" or (task.kept == "summary" and config.summary_type == "mean")
 
 
 def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> tuple[TensorSpec, ...]:
     """`graph_inputs` in the packed layout; `xlm_runtime.packing` says what they hold."""
-    places = (*task.rows, "longest")
+    by_rows = reads_rows(task, config)
+    places = (*(task.rows if by_rows else ("lines",)), "longest")
     embeds = "inputs_embeds" in optional
     inputs = [TensorSpec("inputs_embeds", "float", ("tokens", "emb_dim"))] if embeds else []
     of_tokens = {
@@ -219,19 +221,15 @@ def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> 
         "token_index": True,
     }
     inputs += [TensorSpec(name, "int64", ("tokens",)) for name, there in of_tokens.items() if there]
-    inputs += [TensorSpec(name, "int64", places) for name in ("padded_index", "attention_mask")]
-    if task.kept == "logit_positions":
-        inputs += [
-            TensorSpec("kept_index", "int64", ("kept",)),
-            TensorSpec("kept_token_index", "int64", ("kept",)),
-            TensorSpec("kept_padded_index", "int64", (*task.rows, "most_kept")),
-        ]
-        return tuple(inputs)
-    if not keeps_all(task, config):
-        inputs.append(TensorSpec("kept_index", "int64", task.rows))
-    for spec in task.extra_inputs:
-        axes = tuple("longest" if axis == "sequence" else axis for axis in spec.axes)
-        inputs.append(TensorSpec(spec.name, spec.dtype, axes))
+    inputs += [TensorSpec(name, "int64", places) for name in ("padded_index", "segment_ids")]
+    if by_rows:
+        for spec in task.extra_inputs:
+            axes = tuple("longest" if axis == "sequence" else axis for axis in spec.axes)
+            inputs.append(TensorSpec(spec.name, spec.dtype, axes))
+    elif task.kept != "tokens":
+        kept = ("kept",) if task.kept == "logit_positions" else task.rows
+        inputs += [TensorSpec(name, "int64", kept) for name in ("kept_index", "kept_token_index")]
+        inputs.append(TensorSpec("kept_padded_index", "int64", ("lines", "most_kept")))
     return tuple(inputs)
 
 

@@ -16,6 +16,7 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.packing import Multiples, fill_up, pack, unpack
 from xlm_runtime.tasks import TASKS, TensorSpec, find_task, graph_inputs, graph_outputs, uses_cache
 
+FEATURES = find_task("XLMModel")
 CLASSIFIER = find_task("XLMForSequenceClassification")
 FILL_MASK = find_task("XLMWithLMHeadModel")
 masks = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any)
@@ -36,14 +37,20 @@ def padded(lengths: list[int], **further: np.ndarray) -> dict[str, np.ndarray]:
 @given(masks)
 def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> None:
     arrays = padded(lengths)
-    packed = pack(arrays, graph_inputs(find_task("XLMModel"), config(), layout="packed"), "first")
+    packed = pack(arrays, graph_inputs(FEATURES, config(), layout="packed"), "first")
     tokens = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
     assert packed["input_ids"].tolist() == [arrays["input_ids"][place] for place in tokens]
     assert packed["langs"].tolist() == [row for row, _ in tokens]
     assert packed["position_ids"].tolist() == [column for _, column in tokens]
+    places = [divmod(int(place), max(lengths)) for place in packed["token_index"]]
+    assert len(set(places)) == len(tokens)
     for token, (row, column) in enumerate(tokens):
-        assert packed["padded_index"][row, column] == token
-        assert packed["token_index"][token] == row * max(lengths) + column
+        line, place = places[token]
+        assert packed["padded_index"][line, place] == token
+        assert packed["segment_ids"][line, place] == row + 1
+        assert (line, place - column) == places[token - column]  # a row stands in one line
+    assert np.count_nonzero(packed["segment_ids"]) == len(tokens)
+    assert packed["padded_index"].shape == packed["segment_ids"].shape
     assert packed["padded_index"].min() >= 0
     assert packed["padded_index"].max() < len(tokens)
     assert {array.dtype for array in packed.values()} == {np.dtype(np.int64)}
@@ -54,6 +61,30 @@ def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> Non
     for token, place in enumerate(tokens):
         assert (back["x"][place] == values[token]).all()
     assert not back["x"][arrays["attention_mask"] == 0].any()
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=30).filter(any), st.integers(1, 9))
+def test_lines_are_full(lengths: list[int], multiple: int) -> None:
+    """No two could be one: the second of them was begun with a row that did not fit into the first."""
+    packed = pack(padded(lengths), graph_inputs(FEATURES, config(), layout="packed"), "first", multiple)
+    longest = packed["segment_ids"].shape[1]
+    assert longest % multiple == 0
+    assert 0 <= longest - max(lengths) < multiple
+    filled = sorted(np.count_nonzero(packed["segment_ids"], axis=1).tolist())
+    assert filled[0] > 0
+    assert len(filled) == 1 or filled[0] + filled[1] > longest
+
+
+@given(masks)
+def test_a_head_that_looks_at_rows_finds_them(lengths: list[int]) -> None:
+    for task, summary in ((find_task("XLMForQuestionAnswering"), "first"), (CLASSIFIER, "mean")):
+        extra = {"p_mask": np.zeros((len(lengths), max(lengths)), np.float32), "cls_index": np.zeros(len(lengths))}
+        specs = graph_inputs(task, config(summary_type=summary), layout="packed")
+        packed = pack(padded(lengths, **extra), specs, summary)
+        mask = padded(lengths)["attention_mask"]
+        assert packed["token_index"].tolist() == np.flatnonzero(mask).tolist()
+        assert (packed["segment_ids"] == mask * np.arange(1, len(lengths) + 1)[:, None]).all()
+        assert packed["padded_index"][mask != 0].tolist() == list(range(sum(lengths)))
 
 
 @given(masks, st.integers(1, 9), st.integers(1, 9))
@@ -76,9 +107,9 @@ def test_filled_up_batches_have_their_tokens_where_they_were(lengths: list[int],
         )
     for name in ("input_ids", "langs", "position_ids"):
         assert filled[name][:count].tolist() == packed[name].tolist()
-    for name in ("attention_mask", "padded_index", "p_mask"):
+    for name in ("segment_ids", "padded_index", "p_mask"):
         assert (filled[name][:, : max(lengths)] == packed[name]).all()
-    assert not filled["attention_mask"][:, max(lengths) :].any()
+    assert not filled["segment_ids"][:, max(lengths) :].any()
     assert (filled["p_mask"][:, max(lengths) :] == 1).all()  # no answer begins there
     places = filled["padded_index"].reshape(-1)[filled["token_index"][:count]]
     assert places.tolist() == list(range(count))
@@ -96,20 +127,28 @@ def test_kept_positions(lengths: list[int], data: st.DataObject) -> None:
     packed = pack(
         padded(lengths, logit_positions=positions), graph_inputs(FILL_MASK, config(), layout="packed"), "first"
     )
-    most = max(int((positions // longest == row).sum()) for row in range(len(lengths)))
-    assert packed["kept_padded_index"].shape == (len(lengths), most)
-    assert packed["token_index"][packed["kept_index"]].tolist() == positions.tolist()
-    assert len(set(packed["kept_token_index"].tolist())) == len(positions)
-    for kept, position in enumerate(positions):
-        row, column = divmod(int(packed["kept_token_index"][kept]), most)
-        assert row == position // longest
-        assert packed["kept_padded_index"][row, column] == kept
+    assert [places[token] for token in packed["kept_index"]] == positions.tolist()
+    assert_kept_stand_in_their_lines(packed)
+
+
+def assert_kept_stand_in_their_lines(packed: dict[str, np.ndarray]) -> None:
+    """Each kept token has a place of its own, in the line that it has among all tokens."""
+    lines, most = packed["kept_padded_index"].shape
+    longest = packed["padded_index"].shape[1]
+    assert lines == len(packed["padded_index"])
+    of_lines = packed["token_index"][packed["kept_index"]] // longest
+    assert most == np.bincount(of_lines).max()
+    assert len(set(packed["kept_token_index"].tolist())) == len(packed["kept_index"])
+    for kept, (place, line) in enumerate(zip(packed["kept_token_index"], of_lines, strict=True)):
+        assert place // most == line
+        assert packed["kept_padded_index"][line, place % most] == kept
 
 
 @given(masks, st.sampled_from(["first", "last", "cls_index"]))
 def test_the_kept_token_of_a_summary(lengths: list[int], summary_type: str) -> None:
     packed = pack(padded(lengths), graph_inputs(CLASSIFIER, config(summary_type=summary_type), layout="packed"),
                   summary_type)  # fmt: skip
+    assert_kept_stand_in_their_lines(packed)
     first = np.cumsum([0, *lengths])
     for row, length in enumerate(lengths):
         if length:

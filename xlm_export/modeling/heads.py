@@ -229,16 +229,20 @@ class XLMForMultipleChoice(XLMPreTrainedModel):
         return MultipleChoiceModelOutput(loss, logits, output.hidden_states, output.attentions)
 
     def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """(batch, num_choices), as the batch's `padded_index` (batch, num_choices, longest) has them."""
-        rows = replace(
-            batch,
-            padded_index=batch.padded_index.flatten(0, 1),
-            attention_mask=batch.attention_mask.flatten(0, 1),
-            kept_index=None if batch.kept_index is None else batch.kept_index.flatten(),
-        )
+        """(batch, num_choices), the shape of `kept_index`; for a mean that of `padded_index` (…, longest)."""
+        if batch.kept_index is None or batch.kept_token_index is None:
+            shape = batch.padded_index.shape[:2]
+            rows = replace(
+                batch, padded_index=batch.padded_index.flatten(0, 1), segment_ids=batch.segment_ids.flatten(0, 1)
+            )
+        else:
+            shape = batch.kept_index.shape
+            rows = replace(
+                batch, kept_index=batch.kept_index.flatten(), kept_token_index=batch.kept_token_index.flatten()
+            )
         (hidden,) = self.transformer.forward_packed(rows)
         scores = self.logits_proj(self.sequence_summary.forward_packed(hidden, rows))
-        return (scores.reshape(batch.padded_index.shape[:2]),)
+        return (scores.reshape(shape),)
 
 
 class XLMForTokenClassification(XLMPreTrainedModel):

@@ -22,25 +22,19 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-def attention_bias(mask: Tensor, columns: Tensor | None) -> Tensor:
+def attention_bias(visible: Tensor) -> Tensor:
     """What is added to the attention scores: 0 where a query may look, a large negative number elsewhere.
 
     Half of float32's lowest number, so that adding a score never overflows to -inf: a row that is masked throughout
     then gives finite weights. It is float32 in half precision too, where scores may be further apart than any number.
 
     Args:
-        mask: (batch, keys), bool, True for real tokens.
-        columns: for causal attention each query's place among the keys, (queries,) or (batch, 1, queries); None lets
-            every query look at all of them.
+        visible: (batch, 1, queries or 1, keys) bool.
 
     Returns:
-        float32 (batch, 1, 1, keys), or (batch, 1, queries, keys) when causal.
+        float32 in the same shape.
     """
-    visible = mask[:, None, None, :]
-    if columns is not None:
-        keys = torch.arange(mask.shape[1], device=mask.device)
-        visible = visible & (keys <= columns.unsqueeze(-1))
-    zero = torch.zeros((), dtype=torch.float32, device=mask.device)
+    zero = torch.zeros((), dtype=torch.float32, device=visible.device)
     return torch.where(visible, zero, torch.finfo(torch.float32).min / 2)
 
 
@@ -121,7 +115,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             hidden: (1, tokens, emb_dim), in `layout`.
-            bias: what `attention_bias` returns for (batch, longest) keys.
+            bias: what `attention_bias` returns, (lines, 1, queries, longest).
             queried: the tokens that ask, `hidden` itself or (1, kept, emb_dim), in `query_layout`.
 
         Returns:

@@ -47,27 +47,17 @@ class PaddedLayout:
 class PackedLayout:
     """Tokens on one axis.
 
-    `padded_index` (batch, longest) int64 is the token at each place, any one at padding; `token_index` (tokens,) int64
-    is the place of each token, row · longest + column.
+    In attention they stand in *lines* of `longest` places. `padded_index` (lines, longest) int64 is the token at each
+    place, any one at padding; `token_index` (tokens,) int64 is the place of each token, line · longest + column. For
+    heads that look at whole rows, a line is a row of the batch.
     """
 
     padded_index: Tensor
     token_index: Tensor
 
-    @classmethod
-    def one_a_row(cls, tokens: Tensor) -> PackedLayout:
-        """The layout of `tokens` (batch,), one for each row."""
-        rows = torch.arange(tokens.shape[0], device=tokens.device)
-        return cls(rows.unsqueeze(1), rows)
-
-    @property
-    def column(self) -> Tensor:
-        """(tokens,) int64: each token's place in its row."""
-        return self.token_index - self.row * self.padded_index.shape[1]
-
     @property
     def row(self) -> Tensor:
-        """(tokens,) int64: each token's row."""
+        """(tokens,) int64: each token's line."""
         rows = torch.arange(self.padded_index.shape[0], device=self.token_index.device)
         return rows.unsqueeze(1).expand_as(self.padded_index).reshape(-1).index_select(0, self.token_index)
 
@@ -83,16 +73,16 @@ class PackedLayout:
     def spread_heads(self, x: Tensor, n_heads: int, parts: int) -> list[Tensor]:
         """Queries, keys and values to the layout of attention, in one step from where the products left them.
 
-        (1, tokens, parts · n_heads · head_dim) → `parts` tensors (batch, n_heads, longest, head_dim). One gather of
+        (1, tokens, parts · n_heads · head_dim) → `parts` tensors (lines, n_heads, longest, head_dim). One gather of
         head_dim numbers for each place takes each part apart, splits the heads, moves them forward and pads.
         """
         pieces = x.reshape(-1, x.shape[-1] // (parts * n_heads))  # (tokens · parts · n_heads, head_dim)
-        first = self.padded_index.unsqueeze(1) * (parts * n_heads)  # (batch, 1, longest)
+        first = self.padded_index.unsqueeze(1) * (parts * n_heads)  # (lines, 1, longest)
         heads = torch.arange(n_heads, device=x.device).unsqueeze(1)
         return [take_rows(pieces, first + (heads + part * n_heads)) for part in range(parts)]
 
     def gather_heads(self, x: Tensor) -> Tensor:
-        """The way back: (batch, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
+        """The way back: (lines, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
         n_heads, longest = x.shape[1], x.shape[2]
         first = self.token_index + self.row * ((n_heads - 1) * longest)  # (tokens,)
         index = first.unsqueeze(1) + torch.arange(n_heads, device=x.device) * longest
@@ -103,14 +93,15 @@ class PackedLayout:
 class PackedBatch:
     """A packed graph's inputs by their names; `xlm_runtime.tasks.graph_inputs` has their shapes.
 
-    `kept_index` names the tokens that leave the last layer, all where it is None. Where their number differs from row
-    to row, `kept_padded_index` and `kept_token_index` are their layout; without these it is one for each row.
+    `segment_ids` (lines, longest) is a number for each row of the batch at its places, and 0 at padding: rows that
+    share a line of attention do not see each other. `kept_index` names the tokens that leave the last layer, all where
+    it is None, and `kept_padded_index` and `kept_token_index` are their layout.
     """
 
     position_ids: Tensor
     token_index: Tensor
     padded_index: Tensor
-    attention_mask: Tensor
+    segment_ids: Tensor
     input_ids: Tensor | None = None
     inputs_embeds: Tensor | None = None
     langs: Tensor | None = None
@@ -123,8 +114,8 @@ class PackedBatch:
 
     @property
     def mask(self) -> Tensor:
-        """(batch, longest) bool: which places hold a token."""
-        return self.attention_mask != 0
+        """(lines, longest) bool: which places hold a token."""
+        return self.segment_ids != 0
 
     @property
     def layout(self) -> PackedLayout:
@@ -133,11 +124,39 @@ class PackedBatch:
     @property
     def kept_layout(self) -> PackedLayout:
         """Of the tokens that leave the last layer."""
-        if self.kept_index is None:
-            return self.layout
         if self.kept_padded_index is None or self.kept_token_index is None:
-            return PackedLayout.one_a_row(self.kept_index)
+            return self.layout
         return PackedLayout(self.kept_padded_index, self.kept_token_index)
+
+    def visible(self, causal: bool) -> Tensor:
+        """What each place attends to, bool (lines, 1, longest, longest): its row, when causal not behind itself."""
+        columns = torch.arange(self.segment_ids.shape[1], device=self.segment_ids.device)
+        return self._visible_from(self.segment_ids, columns, causal)
+
+    def visible_to_kept(self, causal: bool) -> Tensor:
+        """The same for the kept tokens in their layout, bool (lines, 1, most_kept, longest)."""
+        if self.kept_index is None:
+            return self.visible(causal)
+        lines, longest = self.segment_ids.shape
+        places = self.token_index[self.kept_index][self.kept_layout.padded_index]  # (lines, most_kept)
+        # padding of this layout stands in any line; it sees nothing, so its column does not matter
+        columns = places - torch.arange(lines, device=places.device).unsqueeze(1) * longest
+        return self._visible_from(self.segment_ids.flatten()[places], columns, causal)
+
+    def _visible_from(self, segments: Tensor, columns: Tensor, causal: bool) -> Tensor:
+        visible = segments.unsqueeze(-1) == self.segment_ids.unsqueeze(1)  # (lines, queries, longest)
+        if causal:
+            visible = visible & not_behind(columns, self.segment_ids.shape[1])
+        return visible.unsqueeze(1)
+
+
+def not_behind(columns: Tensor, keys: int) -> Tensor:
+    """Causal attention: which of `keys` places stand not behind each query, bool (…, queries, keys).
+
+    Args:
+        columns: (…, queries) int64, each query's place among the keys.
+    """
+    return torch.arange(keys, device=columns.device) <= columns.unsqueeze(-1)
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from xlm_export.modeling.cache import KeyValueCache
 from xlm_export.modeling.layers import LayerNorm, MultiHeadAttention, TransformerFFN, attention_bias
-from xlm_export.modeling.layouts import PackedBatch, take_rows
+from xlm_export.modeling.layouts import PackedBatch, not_behind, take_rows
 from xlm_export.modeling.outputs import BaseModelOutput
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -144,8 +144,11 @@ class XLMModel(XLMPreTrainedModel):
         keep = present_mask.unsqueeze(-1).to(hidden.dtype)
         hidden = hidden * keep
 
-        columns = torch.arange(mask.shape[1], device=mask.device)[past:] if config.causal else None
-        bias = attention_bias(mask, columns)
+        visible = mask[:, None, None, :]
+        if config.causal:
+            columns = torch.arange(mask.shape[1], device=mask.device)[past:]
+            visible = visible & not_behind(columns, mask.shape[1])
+        bias = attention_bias(visible)
         attentions_wanted = config.output_attentions if output_attentions is None else output_attentions
         hidden_wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         all_hidden, all_weights, present = [hidden], [], []
@@ -176,19 +179,16 @@ class XLMModel(XLMPreTrainedModel):
         embeds = self.embeddings(batch.input_ids) if batch.inputs_embeds is None else batch.inputs_embeds
         hidden = self._embed(embeds, self.position_embeddings(batch.position_ids), batch.langs, batch.token_type_ids)
         hidden = hidden.unsqueeze(0)  # (1, tokens, emb_dim): on two axes engines do not fuse int8 products as well
-        layout, last = batch.layout, self.config.n_layers - 1
+        layout, last, causal = batch.layout, self.config.n_layers - 1, self.config.causal
         attentions = [cast("MultiHeadAttention", attention) for attention in self.attentions]
-        columns = torch.arange(batch.mask.shape[1], device=hidden.device) if self.config.causal else None
-        bias = attention_bias(batch.mask, columns)
+        bias = attention_bias(batch.visible(causal))
         for i in range(last):
             context = attentions[i].forward_packed(hidden, bias, layout, hidden, layout)
             hidden = self._after_attention(i, hidden, context)
         queried, query_layout = hidden, layout
         if batch.kept_index is not None:
             queried, query_layout = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0), batch.kept_layout
-            if self.config.causal:
-                columns = layout.column[batch.kept_index][query_layout.padded_index].unsqueeze(1)
-                bias = attention_bias(batch.mask, columns)
+            bias = attention_bias(batch.visible_to_kept(causal))
         context = attentions[last].forward_packed(hidden, bias, layout, queried, query_layout)
         return (self._after_attention(last, queried, context).squeeze(0),)
 
