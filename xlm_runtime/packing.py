@@ -119,18 +119,18 @@ def pack(
     """
     mask = padded["attention_mask"] != 0
     longest = mask.shape[-1]
-    places = np.flatnonzero(mask)  # (tokens,), in the padded batch
-    if not len(places):
+    rows, columns = mask.reshape(-1, longest).nonzero()  # (tokens,)
+    if not len(rows):
         raise InputError("attention_mask has no real token; give a packed graph at least one.")
-    tokens = np.arange(len(places))
-    rows, columns = np.divmod(places, longest)
+    tokens = np.arange(len(rows))
     counts = np.bincount(rows, minlength=mask.size // longest)
-    first = np.cumsum(counts) - counts  # (rows,): each one's first token
+    first = counts.cumsum() - counts  # (rows,): each one's first token
     specs = {spec.name: spec for spec in inputs}
-    token_index, shape = places, mask.shape
     if specs["padded_index"].axes[0] == "lines":
-        starts, shape = _share_lines(counts, multiple)
+        starts, shape = _share_lines(counts.tolist(), multiple)
         token_index = (starts - first)[rows] + tokens
+    else:
+        token_index, shape = rows * longest + columns, mask.shape
     padded_index, segment_ids = np.zeros((2, *shape), np.int64)  # padding stands at token 0
     padded_index.reshape(-1)[token_index] = tokens
     segment_ids.reshape(-1)[token_index] = rows + 1
@@ -144,10 +144,11 @@ def pack(
     }
     if "kept_index" in specs:
         if _reads_logit_positions(inputs):
-            kept = _tokens_at(padded["logit_positions"], places, mask.shape)
+            kept = _tokens_at(padded["logit_positions"], rows * longest + columns, mask.shape)
         else:
-            kept = first if summary_type == "first" else first + counts - 1
-            kept = np.clip(kept, 0, len(tokens) - 1).reshape(mask.shape[:-1])  # any token for a row without one
+            last = first + counts - 1  # any token for a row without one
+            kept = np.minimum(first, len(tokens) - 1) if summary_type == "first" else np.maximum(last, 0)
+            kept = kept.reshape(mask.shape[:-1])
         arrays |= _kept_layout(kept, token_index // shape[-1], padded_index.size // shape[-1])
     return {name: np.ascontiguousarray(arrays[name]) for name in specs}
 
@@ -186,27 +187,25 @@ def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_
     return spread
 
 
-def _share_lines(counts: NDArray[np.int64], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+def _share_lines(counts: Sequence[int], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
     """Lines for rows of `counts` tokens: the longest row first, each to the fullest line that has room for it.
 
     Returns:
         The place of each row's first token, line · longest + column, and (lines, longest).
     """
-    longest = -(-int(counts.max()) // multiple) * multiple
-    starts = np.zeros_like(counts)
-    lines = 0
+    longest = -(-max(counts) // multiple) * multiple
+    starts, lines = [0] * len(counts), 0
     free: list[tuple[int, int]] = []  # (room, line), sorted
-    for row in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
-        count = int(counts[row])
-        fitting = bisect_left(free, (count, 0))
+    for row in sorted((row for row, count in enumerate(counts) if count), key=lambda row: -counts[row]):
+        fitting = bisect_left(free, (counts[row], 0))
         if fitting < len(free):
             room, line = free.pop(fitting)
         else:
             room, line, lines = longest, lines, lines + 1
         starts[row] = (line + 1) * longest - room
-        if room > count:
-            insort(free, (room - count, line))
-    return starts, (lines, longest)
+        if room > counts[row]:
+            insort(free, (room - counts[row], line))
+    return np.array(starts), (lines, longest)
 
 
 def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -228,6 +227,9 @@ def _kept_layout(kept: NDArray[np.int64], line_of: NDArray[np.int64], lines: int
         kept: tokens, in any shape and order.
         line_of: (tokens,), each token's line of attention.
     """
+    if kept.size == 1 and lines == 1:  # one row, the call that has to be fast
+        place = np.zeros_like(kept)
+        return {"kept_index": kept, "kept_token_index": place, "kept_padded_index": place.reshape(1, 1)}
     line = line_of[kept].reshape(-1)
     counts = np.bincount(line, minlength=lines)
     order = np.argsort(line, kind="stable")
