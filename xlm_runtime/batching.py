@@ -34,8 +34,8 @@ class Tokenized(Sized, Protocol):
     def lang_id(self) -> int: ...
 
 
-# Places of a packed batch in attention, for each token of the budget: without a bound, one long row among hundreds of
-# short ones would take rows × longest² numbers for each head.
+# Rows × longest row of a packed batch, for each token of the budget. Heads that look at whole rows give each its own
+# line of attention: without a bound, one long row among hundreds of short ones would take rows × longest² numbers.
 PACKED_PLACES = 2
 
 R = TypeVar("R", bound=Sized)
@@ -70,8 +70,8 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) 
         lengths: tokens of each row.
         max_tokens: budget of a batch, which only a row that is longer by itself exceeds. It bounds rows × longest row
             in the padded layout, and the sum of the lengths in the packed one.
-        packed: whether the graph has the packed layout. Its attention is padded all the same, so rows × longest row
-            stay within `PACKED_PLACES` budgets.
+        packed: whether the graph has the packed layout. Its attention may be padded all the same, so rows × longest
+            row stay within `PACKED_PLACES` budgets.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[int]] = []
