@@ -1,5 +1,5 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
-# make benchmark: the CPU benchmark, two to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
+# make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
