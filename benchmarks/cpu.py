@@ -81,8 +81,10 @@ def peer_specs(made: Prepared) -> list[Spec]:
         for precision in ("fp32", "bf16")
     ]
 
-    def graph(name: str, file: Path, engine: str, between: str, about: str, reference: str | None = None) -> Spec:
-        precision = name.split()[1]  # of the products; OpenVINO computes in `between` what is not int8
+    def graph(
+        name: str, precision: str, file: Path, engine: str, between: str, about: str, reference: str | None = None
+    ) -> Spec:
+        # `precision` is that of the products; OpenVINO computes in `between` what is not int8
         options = {"file": str(file), "engine": engine, "precision": between}
         # optimum's language model always computes all logits
         own_ways = HEADS[1:] if reference and task == "fill-mask" else ways
@@ -92,15 +94,19 @@ def peer_specs(made: Prepared) -> list[Spec]:
         for precision, file in (("fp32", "model.onnx"), ("int8", "model_quantized.onnx")):
             about = "its export takes no languages and adds token type 0" + (", dynamic" if precision == "int8" else "")
             specs.append(
-                graph(f"optimum {precision}", made.optimum / file, "onnxruntime", "f32", about, OPTIMUM_INPUTS)
+                graph(
+                    f"optimum {precision}", precision, made.optimum / file, "onnxruntime", "f32", about, OPTIMUM_INPUTS
+                )
             )
     padded = made.bundles["padded fp32"] / "model.onnx"
-    specs.append(graph("OpenVINO fp32", padded, "openvino", "f32", "our padded export, all in fp32"))
-    specs.append(graph("OpenVINO bf16", padded, "openvino", "bf16", "our padded export, computed in bf16"))
+    specs.append(graph("OpenVINO fp32", "fp32", padded, "openvino", "f32", "our padded export, all in fp32"))
+    specs.append(graph("OpenVINO bf16", "bf16", padded, "openvino", "bf16", "our padded export, computed in bf16"))
     if made.openvino_int8 is not None:
-        specs.append(graph("OpenVINO int8", made.openvino_int8, "openvino", "f32", "NNCF's static int8, padded"))
+        specs.append(
+            graph("OpenVINO int8", "int8", made.openvino_int8, "openvino", "f32", "NNCF's static int8, padded")
+        )
         about = "the same, bf16 between the products, as OpenVINO does it by default"
-        specs.append(graph("OpenVINO int8 + bf16", made.openvino_int8, "openvino", "bf16", about))
+        specs.append(graph("OpenVINO int8 + bf16", "int8", made.openvino_int8, "openvino", "bf16", about))
     return specs
 
 

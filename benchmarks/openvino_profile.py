@@ -72,8 +72,9 @@ def main() -> None:
         seconds.append(time.perf_counter() - began)
     kinds = defaultdict(list)
     for name, (kind, mean) in node_times(request).items():
-        # OpenVINO's times are means of all calls so far, the first one included, which makes the kernels
-        kinds[kind].append(mean + (mean - first[name][1]) / options.calls)
+        # OpenVINO's times are means of all calls so far, the first one included, which makes the kernels (and may leave
+        # out nodes that later ones execute)
+        kinds[kind].append(mean + (mean - first.get(name, (kind, mean))[1]) / options.calls)
     print(f"{1e3 * statistics.median(seconds):.1f} ms")
     for operator, times in sorted(kinds.items(), key=lambda item: -sum(item[1]))[:12]:
         print(f"{operator:<24} {len(times):4d} calls {sum(times):8.2f} ms")

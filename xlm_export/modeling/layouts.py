@@ -56,7 +56,7 @@ class PackedLayout:
     token_index: Tensor
 
     @property
-    def row(self) -> Tensor:
+    def line(self) -> Tensor:
         """(tokens,) int64: each token's line."""
         rows = torch.arange(self.padded_index.shape[0], device=self.token_index.device)
         return rows.unsqueeze(1).expand_as(self.padded_index).reshape(-1).index_select(0, self.token_index)
@@ -68,7 +68,7 @@ class PackedLayout:
         return take_rows(x, self.padded_index.gather(1, index))
 
     def of_row(self, x: Tensor) -> Tensor:
-        return x.index_select(0, self.row)
+        return x.index_select(0, self.line)
 
     def spread_heads(self, x: Tensor, n_heads: int, parts: int) -> list[Tensor]:
         """Queries, keys and values to the layout of attention, in one step from where the products left them.
@@ -84,7 +84,7 @@ class PackedLayout:
     def gather_heads(self, x: Tensor) -> Tensor:
         """The way back: (lines, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
         n_heads, longest = x.shape[1], x.shape[2]
-        first = self.token_index + self.row * ((n_heads - 1) * longest)  # (tokens,)
+        first = self.token_index + self.line * ((n_heads - 1) * longest)  # (tokens,)
         index = first.unsqueeze(1) + torch.arange(n_heads, device=x.device) * longest
         return take_rows(x.flatten(0, 2), index).flatten(1)
 
@@ -139,7 +139,7 @@ class PackedBatch:
             return self.visible(causal)
         lines, longest = self.segment_ids.shape
         places = self.token_index[self.kept_index][self.kept_layout.padded_index]  # (lines, most_kept)
-        # padding of this layout stands in any line; it sees nothing, so its column does not matter
+        # what pads this layout may stand in another line: its column is wrong there, and nothing reads it
         columns = places - torch.arange(lines, device=places.device).unsqueeze(1) * longest
         return self._visible_from(self.segment_ids.flatten()[places], columns, causal)
 
