@@ -10,8 +10,8 @@ from string import ascii_lowercase
 import torch
 from safetensors.torch import save_file
 
-from xlm_export import modeling
-from xlm_export.modeling import XLMConfig
+from xlm_export.families.xlm import modeling
+from xlm_export.families.xlm.modeling import XLMConfig
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

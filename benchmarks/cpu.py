@@ -41,7 +41,8 @@ from benchmarks.suite import (
 )
 from benchmarks.trained import CHECKPOINT, copy_checkpoint, measure_quality, read_pairs
 from benchmarks.workloads import ALL_LOGITS, AT_MASK, CPU_WORKLOADS, OWN, PADDED_WAYS, Workload, fixed, mixed
-from xlm_runtime.bundle import ENGINES, Bundle, file_sha256
+from xlm_runtime.bundle import Bundle, file_sha256
+from xlm_runtime.bundle.bundle import ENGINES
 from xlm_runtime.sessions import PROVIDERS
 
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
@@ -250,7 +251,7 @@ def main() -> None:
 
     def quality(record: Record, log: Path) -> None:
         from xlm_export import CheckpointError  # loads torch, so only behind the measurements
-        from xlm_export.weights import weight_files
+        from xlm_export.checkpoint.weights import weight_files
 
         try:
             weights = "".join(file_sha256(file) for file in weight_files(options.trained))

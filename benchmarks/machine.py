@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from xlm_runtime.versions import installed_versions
+from xlm_runtime.machine import installed_versions
 
 LIBRARIES = (
     "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",

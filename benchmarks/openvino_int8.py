@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.workloads import Workload, mixed
-from xlm_runtime.batching import pad_rows
+from xlm_runtime.model.batching import pad_rows
 
 SAMPLES = 16  # batches of 8 sequences
 

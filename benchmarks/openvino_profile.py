@@ -20,7 +20,7 @@ import psutil
 from benchmarks.suite import default_threads
 from benchmarks.workloads import FIRST_WORD
 from xlm_runtime.bundle import Bundle
-from xlm_runtime.packing import pack
+from xlm_runtime.model.packing import pack
 
 
 def inputs(

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from benchmarks.checkpoints import SHARED, official_config
 from xlm_export import export, modeling
 from xlm_runtime import pipeline
-from xlm_runtime.batching import pad_rows, plan_batches
+from xlm_runtime.model.batching import pad_rows, plan_batches
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs
 from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
 from xlm_runtime.question_answering.squad_files import read_squad

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xlm_runtime.batching import plan_batches
+from xlm_runtime.model.batching import plan_batches
 
 FIRST_WORD = 14  # below are the special tokens
 MASK = 5

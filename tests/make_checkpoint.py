@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from xlm_export import modeling
-from xlm_export.modeling import XLMConfig
+from xlm_export.families.xlm import modeling
+from xlm_export.families.xlm.modeling import XLMConfig
 
 LANGUAGES = ("de", "en", "fr", "ru", "ar", "bg", "el", "es", "hi", "sw", "th", "tr", "ur", "vi", "zh")
 

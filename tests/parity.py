@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor
 
 from tests.tolerances import MODEL_PARITY
-from xlm_export import modeling
-from xlm_export.modeling import XLMConfig, XLMPreTrainedModel
+from xlm_export.families.xlm import modeling
+from xlm_export.families.xlm.modeling import XLMConfig, XLMPreTrainedModel
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Checkpoints become bundles: `export("checkpoint", "bundle")`, then `optimize` and `quantize`."""
 
-from xlm_export.checkpoint import Checkpoint, load_checkpoint
+from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import CheckpointError, OptimizationError, VerificationError
 from xlm_export.export import export, verify
 from xlm_export.optimization import optimize

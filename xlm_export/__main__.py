@@ -2,6 +2,6 @@
 
 import sys
 
-from xlm_export.cli import main
+from xlm_export.cli.main import main
 
 sys.exit(main())

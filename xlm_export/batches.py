@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xlm_export.verification_inputs import SENTENCES
+from xlm_export.verification.batches import SENTENCES
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
-from xlm_runtime.packing import padded_names
+from xlm_runtime.model.packing import padded_names
 from xlm_runtime.sessions import Array
 from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer

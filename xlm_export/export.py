@@ -12,22 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xlm_export.checkpoint import Checkpoint, load_checkpoint
+from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
-from xlm_export.graph import TORCH_DTYPES, ExportGraph
-from xlm_export.moses_tables import moses_tables
-from xlm_export.onnx_file import save
-from xlm_export.tracing import DEFAULT_OPSET, trace
-from xlm_export.verification import VerificationReport, verify_graph
-from xlm_export.verification_generation import generation_cases, verify_cached_graph, with_embeddings
-from xlm_export.verification_inputs import verification_cases
+from xlm_export.onnx_graph.file import save
+from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
+from xlm_export.tracing.trace import DEFAULT_OPSET, trace
+from xlm_export.verification.batches import verification_cases
+from xlm_export.verification.generations import generation_cases, verify_cached_graph, with_embeddings
+from xlm_export.verification.report import VerificationReport, verify_graph
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
-from xlm_runtime.packing import PackedSession
+from xlm_runtime.machine import installed_versions
+from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.versions import installed_versions
+from xlm_runtime.tokenization.sacremoses_tables import read_tables
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
@@ -69,7 +69,7 @@ def export(
         hidden_states, attentions: add each layer's to the outputs.
         cache: let the graph of a text-generation task take and give keys and values; by default on a causal checkpoint,
             and an error on another.
-        layout: "padded", or "packed": without padding, see `xlm_runtime.packing`.
+        layout: "padded", or "packed": without padding, see `xlm_runtime.model.packing`.
         external_data: weights in a file of their own; always so above 2 GB.
         cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
             "first".
@@ -188,7 +188,7 @@ def _write_bundle(
     """Everything beside the graph: configuration, tokenizer, Moses tables, table of contents."""
     (folder / "config.json").write_text(json.dumps(loaded.config.to_dict(), indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
-    tables = moses_tables(tokenizer.lang2id or ())
+    tables = read_tables(tokenizer.lang2id or ())
     (folder / "moses.json").write_text(json.dumps(tables, ensure_ascii=False) + "\n", encoding="utf-8")
     conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
     if "cls_index" in (spec.name for spec in graph.inputs):

@@ -208,7 +208,7 @@ def reads_rows(task: Task, config: XLMConfig) -> bool:
 
 
 def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-    """`graph_inputs` in the packed layout; `xlm_runtime.packing` says what they hold."""
+    """`graph_inputs` in the packed layout; `xlm_runtime.model.packing` says what they hold."""
     by_rows = reads_rows(task, config)
     places = (*(task.rows if by_rows else ("lines",)), "longest")
     embeds = "inputs_embeds" in optional

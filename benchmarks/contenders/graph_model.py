@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import Row
-from xlm_runtime.batching import pad_rows
+from xlm_runtime.model.batching import pad_rows
 
 PAD = 2
 Run = Callable[[Mapping[str, np.ndarray]], np.ndarray]

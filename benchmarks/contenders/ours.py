@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import Row
+from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines import pipeline
-from xlm_runtime.pipelines.model import BundleModel
 from xlm_runtime.sessions import GpuOptions
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.workloads import Row
-from xlm_export.checkpoint import load_checkpoint
-from xlm_runtime.batching import pad_rows
+from xlm_export.checkpoint.checkpoint import load_checkpoint
+from xlm_runtime.model.batching import pad_rows
 from xlm_runtime.tokenization import XLMTokenizer
 
 PAD = 2

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from benchmarks.workloads import Row
-from xlm_runtime.batching import pad_rows
+from xlm_runtime.model.batching import pad_rows
 
 PAD = 2
 

@@ -32,7 +32,7 @@ from examples.train_demo.tasks import (
 )
 from examples.train_demo.vocabulary import LANG2ID, POSITIONS
 from xlm_runtime import pipeline
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
+from xlm_runtime.model.model import BundleModel, TokenSequence
 from xlm_runtime.tokenization import XLMTokenizer
 
 Figures = dict[str, float]

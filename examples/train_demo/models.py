@@ -15,9 +15,9 @@ from examples.train_demo.batches import ENTITY_LABELS, MASK
 from examples.train_demo.facts import LANGUAGES
 from examples.train_demo.tasks import NLI_LABELS
 from examples.train_demo.vocabulary import LANG2ID, POSITIONS, write_json
-from xlm_export import modeling
-from xlm_export.modeling import XLMConfig, XLMModel, XLMPreTrainedModel
-from xlm_export.modeling.model import sinusoidal_embeddings
+from xlm_export.families.xlm import modeling
+from xlm_export.families.xlm.modeling import XLMConfig, XLMModel, XLMPreTrainedModel
+from xlm_export.families.xlm.modeling.model import sinusoidal_embeddings
 
 # folder → model class and labels
 HEADS: dict[str, tuple[str, tuple[str, ...] | None]] = {

@@ -12,8 +12,8 @@ from examples.train_demo.bpe import learn_vocabulary
 from examples.train_demo.corpus import Corpus, template_texts
 from examples.train_demo.facts import LANGUAGES, World
 from xlm_runtime.tokenization.moses import MosesTables
-from xlm_runtime.tokenization.pipeline import WordPipeline
 from xlm_runtime.tokenization.sacremoses_tables import read_tables
+from xlm_runtime.tokenization.words import WordPipeline
 
 POSITIONS = 256
 LANG2ID = {lang: i for i, lang in enumerate(LANGUAGES)}

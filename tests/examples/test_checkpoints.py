@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests.tolerances import TRAINED_PARITY
-from xlm_export.checkpoint import load_checkpoint
+from xlm_export.checkpoint.checkpoint import load_checkpoint
 from xlm_runtime.tokenization import XLMTokenizer
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "examples" / "checkpoints"

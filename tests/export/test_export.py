@@ -16,9 +16,9 @@ import torch
 from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import VerificationError, export, load_checkpoint, verify
-from xlm_export.checkpoint import ARCHITECTURES
-from xlm_export.graph import ExportGraph
-from xlm_export.verification import LIMITS, OutputError
+from xlm_export.checkpoint.checkpoint import ARCHITECTURES
+from xlm_export.tracing.graph import ExportGraph
+from xlm_export.verification.report import LIMITS, OutputError
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session

@@ -13,7 +13,7 @@ import torch
 from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint, verify
-from xlm_export.verification import LIMITS
+from xlm_export.verification.report import LIMITS
 from xlm_runtime import pipeline
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session

@@ -18,10 +18,10 @@ from torch import nn
 from tests.make_checkpoint import make_checkpoint
 from xlm_export import load_checkpoint
 from xlm_export.export import VERIFYING_PROVIDER
-from xlm_export.graph import TORCH_DTYPES, ExportGraph
-from xlm_export.onnx_file import save
-from xlm_export.tracing import trace
-from xlm_export.verification import VerificationCase, verify_graph
+from xlm_export.onnx_graph.file import save
+from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
+from xlm_export.tracing.trace import trace
+from xlm_export.verification.report import VerificationCase, verify_graph
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 

@@ -12,15 +12,16 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.make_checkpoint import make_checkpoint
+from tests.paths import ROOT
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, verify
-from xlm_export.cli import main
-from xlm_export.graph import ExportGraph
-from xlm_export.modeling import XLMConfig, XLMForSequenceClassification
-from xlm_export.tracing import trace
+from xlm_export.cli.main import main
+from xlm_export.families.xlm.modeling import XLMConfig, XLMForSequenceClassification
+from xlm_export.tracing.graph import ExportGraph
+from xlm_export.tracing.trace import trace
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError
-from xlm_runtime.packing import pack
+from xlm_runtime.model.packing import pack
 from xlm_runtime.tasks import find_task, graph_inputs
 
 LENGTHS = [3, 31, 1, 12, 20]  # 67 tokens on 155 places
@@ -173,7 +174,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_code_in_the_docs(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my-bundle").symlink_to(bundles("text-classification-packed"))
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs" / "layouts.md"
+    page = ROOT / "docs" / "layouts.md"
     code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     values: dict[str, Any] = {}
     exec(code, values)

@@ -15,7 +15,7 @@ started = time.perf_counter()
 import xlm_runtime
 elapsed = time.perf_counter() - started
 from xlm_runtime import *
-import xlm_runtime.cli
+import xlm_runtime.cli.main
 third = {name.split(".")[0] for name in set(sys.modules) - known} - set(sys.stdlib_module_names)
 print(elapsed * 1000, *sorted(third))
 """

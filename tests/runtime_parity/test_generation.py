@@ -18,7 +18,7 @@ from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint
 from xlm_runtime import GenerationOptions, pipeline
-from xlm_runtime.generation.cache import KeyValueCache
+from xlm_runtime.model.cache import KeyValueCache
 
 NEW = 16
 EOS = 1

@@ -15,8 +15,8 @@ from tests.make_bundles import PACKED
 from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import pipeline
-from xlm_runtime.packing import Multiples, PackedSession
-from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.model.model import BundleModel
+from xlm_runtime.model.packing import Multiples, PackedSession
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 

@@ -19,7 +19,8 @@ import transformers
 
 from tests.conftest import Bundles
 from tests.make_checkpoint import make_checkpoint
-from tests.runtime.question_answering_reference import Ranked, rank
+from tests.paths import SHARED
+from tests.runtime.question_answering.reference import Ranked, rank
 from tests.runtime.texts import TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_export.export import export
@@ -30,7 +31,7 @@ from xlm_runtime.question_answering.features import ContextTokens, Window
 from xlm_runtime.question_answering.options import resolve_options
 from xlm_runtime.question_answering.squad_files import read_squad
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED
 VOCABULARY = DATA / "xlm-mlm-tlm-xnli15-1024"
 LANGUAGES = ("en", "de", "es", "ru", "zh", "ar")
 EVERY = 20  # of 1,190 questions a language; all of them take over a minute and a half for each head

@@ -13,11 +13,12 @@ import torch
 import transformers
 
 from tests.make_checkpoint import make_checkpoint
+from tests.paths import SHARED
 from tests.tolerances import RUNTIME_FP32
 from xlm_export.export import export
 from xlm_runtime import pipeline
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED
 VOCABULARY = DATA / "xlm-mlm-tlm-xnli15-1024"
 LANGUAGES = ("en", "de", "es", "ru", "zh", "ar")
 PARAGRAPHS = 3

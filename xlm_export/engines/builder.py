@@ -16,9 +16,9 @@ from xlm_export.engines.join_past import join_past
 from xlm_export.engines.profiles import custom_profile, has_cache, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
 from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
-from xlm_export.onnx_file import save
+from xlm_export.onnx_graph.file import save
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
-from xlm_runtime.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
+from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
 # What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from xlm_runtime.bundle import Graph
+from xlm_runtime.bundle.engine_stamp import EngineProfile
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.engine_stamp import EngineProfile
 from xlm_runtime.errors import InputError
 from xlm_runtime.tasks import TensorSpec
 

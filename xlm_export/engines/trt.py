@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.engine_stamp import FLAVORS, EngineProfile
+from xlm_runtime.bundle.engine_stamp import FLAVORS, EngineProfile
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

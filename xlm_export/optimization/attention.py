@@ -14,7 +14,7 @@ import onnx_ir
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
-from xlm_export.optimization.names import layer_below
+from xlm_export.onnx_graph.names import layer_below
 
 _SPLIT, _KEYS = [0, 2, 1, 3], [0, 2, 3, 1]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xlm_export.comparison import verify_against
 from xlm_export.errors import VerificationError
 from xlm_export.export import write_contents
-from xlm_export.onnx_file import open_model, save, weight_files
+from xlm_export.onnx_graph.file import open_model, save, weight_files
 from xlm_export.optimization.passes import apply_passes, chosen_passes
-from xlm_export.verification import VerificationReport
+from xlm_export.verification.against_graph import verify_against
+from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import open_session

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from xlm_export.optimization.names import layer_of
+from xlm_export.onnx_graph.names import layer_of
 
 _BIAS = re.compile(r"attentions\.\d+\.([qkv])_lin\.bias$")
 

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir
 from onnxscript import rewriter
 
-from xlm_export.optimization.names import layer_of
+from xlm_export.onnx_graph.names import layer_of
 
 
 class FuseSkipLayerNorm(rewriter.RewriteRuleClassBase):

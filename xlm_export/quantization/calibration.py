@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_file import open_model, save
+from xlm_export.onnx_graph.file import open_model, save
 from xlm_export.quantization.int8 import Ranges
 from xlm_export.quantization.products import constant, find_products
 from xlm_runtime.sessions import Array, Session, open_session

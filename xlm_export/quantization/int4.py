@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_file import copy_weights
+from xlm_export.onnx_graph.file import copy_weights
 from xlm_export.quantization.products import find_products
 
 

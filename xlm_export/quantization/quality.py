@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from xlm_export.batches import BatchMaker, Text
-from xlm_export.comparison import has_cache
-from xlm_export.verification import OutputError
-from xlm_export.verification_generation import GenerationCase, generation_cases, steps
+from xlm_export.verification.against_graph import has_cache
+from xlm_export.verification.generations import GenerationCase, generation_cases, steps
+from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tokenization import XLMTokenizer

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from xlm_export.batches import own_texts, read_texts
-from xlm_export.comparison import graph_session
-from xlm_export.cpu_features import advice, cpu_features
 from xlm_export.errors import VerificationError
 from xlm_export.export import write_contents
-from xlm_export.onnx_file import copy_weights, open_model, save
+from xlm_export.onnx_graph.file import copy_weights, open_model, save
 from xlm_export.quantization.bf16 import weights_to_bf16
 from xlm_export.quantization.calibration import extremes, percentile_ranges
+from xlm_export.quantization.cpu_features import advice, cpu_features
 from xlm_export.quantization.int4 import int4_weights
 from xlm_export.quantization.int8 import Ranges, quantize_int8
 from xlm_export.quantization.metric import METRICS, check_data, measure
 from xlm_export.quantization.products import find_embeddings, find_products
 from xlm_export.quantization.quality import Quality, Recorder, Trial, median_milliseconds
 from xlm_export.quantization.recipes import RECIPES, Recipe
+from xlm_export.verification.against_graph import graph_session
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import Session, available_cpus, open_session

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xlm_runtime.batching import Tokenized
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.generation.cache import Cache
+from xlm_runtime.model.batching import Tokenized
+from xlm_runtime.model.cache import Cache
 from xlm_runtime.sessions import Array
 
 Logits = NDArray[np.float32]

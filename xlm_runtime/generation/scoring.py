@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xlm_runtime.batching import plan_batches
 from xlm_runtime.generation.decoder import CachedDecoder, Logits, Model, Prompt, RecomputingDecoder
 from xlm_runtime.generation.processors import log_softmax
+from xlm_runtime.model.batching import plan_batches
 
 # Rows of logits at once: 256 × 95,000 words take 97 MB.
 MOST_LOGITS = 256

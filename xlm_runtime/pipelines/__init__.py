@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
 from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
-from xlm_runtime.pipelines.model import BundleModel
 from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
 from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
 from xlm_runtime.pipelines.text_classification import TextClassificationPipeline

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from xlm_runtime.pipelines.inputs import Languages, TextInputs, TextItem, read_text, respond
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
-from xlm_runtime.pipelines.scores import FloatArray, check_choice
+from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
+from xlm_runtime.numerics import FloatArray, check_choice
+from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
 
 POOLINGS = ("none", "mean", "first")
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.pipelines.inputs import Languages, TextInputs, TextItem, read_text, respond
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
-from xlm_runtime.pipelines.scores import best_first, check_top_k, softmax
+from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
+from xlm_runtime.numerics import best_first, check_top_k, softmax
+from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
 
 
 class FilledMask(TypedDict):

@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.pipelines.inputs import Languages, TextItem, read_mapping, respond
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
-from xlm_runtime.pipelines.scores import FloatArray, softmax
+from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
+from xlm_runtime.numerics import FloatArray, softmax
+from xlm_runtime.pipelines.base import Languages, read_mapping, respond
 
 
 class Choice(TypedDict):

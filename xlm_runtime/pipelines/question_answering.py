@@ -8,8 +8,8 @@ from itertools import repeat
 from typing import Any
 
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.pipelines.inputs import Languages, read_mapping, respond
-from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.model.model import BundleModel
+from xlm_runtime.pipelines.base import Languages, read_mapping, respond
 from xlm_runtime.question_answering.answers import Answer, shape_answer
 from xlm_runtime.question_answering.beam import Decoding, decode_beam, decode_simple
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs, window_langs

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.pipelines.inputs import Languages, TextInputs, TextItem, read_text, respond
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
-from xlm_runtime.pipelines.scores import FloatArray, best_first, check_choice, check_top_k, sigmoid, softmax
+from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
+from xlm_runtime.numerics import FloatArray, best_first, check_choice, check_top_k, sigmoid, softmax
+from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
 

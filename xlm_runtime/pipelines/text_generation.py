@@ -8,17 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from xlm_runtime.batching import BatchOptions, answer_groups
 from xlm_runtime.errors import InputError
-from xlm_runtime.generation.cache import KeyValueCache
 from xlm_runtime.generation.decoder import CachedDecoder, Decoder, Prompt, RecomputingDecoder
 from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.generation.processors import make_processors
 from xlm_runtime.generation.scoring import score_cached, score_recomputed
 from xlm_runtime.generation.search import Hypothesis, Steps, make_strategy, search
 from xlm_runtime.generation.streaming import TextStreamer, cut_at_stop
-from xlm_runtime.pipelines.inputs import Languages, TextInput, TextInputs, TextItem, read_text, respond
-from xlm_runtime.pipelines.model import BundleModel
+from xlm_runtime.model.batching import BatchOptions, answer_groups
+from xlm_runtime.model.cache import KeyValueCache
+from xlm_runtime.model.model import BundleModel, TextItem
+from xlm_runtime.pipelines.base import Languages, TextInput, TextInputs, read_text, respond
 
 # A step reads all weights for one token of each row, so rows come cheap: this many times the usual budget of a batch,
 # which counts a row's tokens at its longest.

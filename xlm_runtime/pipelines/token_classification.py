@@ -9,9 +9,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from xlm_runtime.pipelines.inputs import Languages, TextInputs, TextItem, read_text, respond
-from xlm_runtime.pipelines.model import BundleModel, TokenSequence
-from xlm_runtime.pipelines.scores import FloatArray, check_choice, softmax
+from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
+from xlm_runtime.numerics import FloatArray, check_choice, softmax
+from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions.cpus import available_cpus
+from xlm_runtime.machine import available_cpus
 from xlm_runtime.sessions.gpu.options import GpuOptions
 from xlm_runtime.sessions.session import Array, CachingSession, Session
 

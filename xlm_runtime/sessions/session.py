@@ -37,7 +37,7 @@ class CachingSession(Session, Protocol):
     """A session that keeps the keys and values of past tokens where it computes."""
 
     def create_cache(self, rows: int, max_length: int) -> Any:
-        """An empty `xlm_runtime.generation.cache.Cache` for `rows` sequences of at most `max_length` tokens.
+        """An empty `xlm_runtime.model.cache.Cache` for `rows` sequences of at most `max_length` tokens.
 
         Its `inputs` are for this session's `run` alone, whose outputs are for its `append`.
         """

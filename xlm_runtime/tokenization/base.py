@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.tokenization.added_tokens import TokenSplitter
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.bpe import END_OF_WORD, merge_symbols
-from xlm_runtime.tokenization.cache import RotatingCache
 from xlm_runtime.tokenization.encoding import SIDES, Tokens
 from xlm_runtime.tokenization.moses import MosesTables
-from xlm_runtime.tokenization.pieces import Ids, PieceEncoder, WordLayout, layout_words
-from xlm_runtime.tokenization.pipeline import WordPipeline
+from xlm_runtime.tokenization.piece_encoder import Ids, PieceEncoder, WordLayout, layout_words
+from xlm_runtime.tokenization.rotating_cache import RotatingCache
 from xlm_runtime.tokenization.sacremoses_tables import read_tables
 from xlm_runtime.tokenization.segmenters import SEGMENTED_LANGUAGES
 from xlm_runtime.tokenization.special import SpecialTokens
-from xlm_runtime.tokenization.splitting import TokenSplitter
 from xlm_runtime.tokenization.vocabulary import AddedToken, Vocabulary, read_merges, read_vocabulary
+from xlm_runtime.tokenization.words import WordPipeline
 
 # how Hugging Face writes "no limit" as a model's longest input
 NO_LIMIT = int(1e30)

@@ -12,13 +12,13 @@ import numpy as np
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization import files
 from xlm_runtime.tokenization.base import TokenizerBase
-from xlm_runtime.tokenization.batch import Batch
 from xlm_runtime.tokenization.encoding import (
     BatchEncoding,
     Tokens,
     parse_options,
     to_array,
 )
+from xlm_runtime.tokenization.rows import Batch
 
 # a text, or words, or ids
 Input = str | Sequence[str] | Sequence[int]

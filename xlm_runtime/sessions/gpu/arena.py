@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xlm_runtime.sessions.gpu.device import Device, OutOfMemoryError
+from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 
 # Blocks kept for reuse: two caches and the new tokens, in a few sizes.
 _MOST_FREE_BLOCKS = 16

@@ -1,4 +1,4 @@
-"""Keys and values of past tokens that stay on the device; see `xlm_runtime.generation.cache.Cache`."""
+"""Keys and values of past tokens that stay on the device; see `xlm_runtime.model.cache.Cache`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions.gpu.arena import BlockPool
-from xlm_runtime.sessions.gpu.device import Device
+from xlm_runtime.sessions.gpu.memory import Device
 from xlm_runtime.sessions.gpu.planning import Shape, Tensor
 from xlm_runtime.sessions.gpu.slabs import Copy2D, Slab, SlabLayout, copy_rows, copy_tokens
 from xlm_runtime.sessions.session import Array

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.device import CapturedGraph, Device
 from xlm_runtime.sessions.gpu.engine import Call, Engine, Execution
+from xlm_runtime.sessions.gpu.memory import CapturedGraph, Device
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.device import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.engine import Call, Execution
+from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import Axis, Profile, Tensor
 from xlm_runtime.sessions.onnxruntime_session import first_line
 

@@ -14,9 +14,9 @@ from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.arena import Arena, BlockPool
 from xlm_runtime.sessions.gpu.cache import PAST, PRESENT, Block, DeviceArray, DeviceCache, heads_and_size
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
-from xlm_runtime.sessions.gpu.device import Device
 from xlm_runtime.sessions.gpu.engine import Call, Engine
 from xlm_runtime.sessions.gpu.graphs import GraphPool
+from xlm_runtime.sessions.gpu.memory import Device
 from xlm_runtime.sessions.gpu.padding import cut, fill
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
 from xlm_runtime.sessions.gpu.slabs import Slab, SlabLayout

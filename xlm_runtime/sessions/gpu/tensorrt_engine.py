@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from xlm_runtime.engine_stamp import EngineStamp
+from xlm_runtime.bundle.engine_stamp import EngineStamp
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.device import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.engine import Call, Execution
+from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import Axis, Tensor, read_profile
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}

@@ -1,0 +1,126 @@
+"""On a machine with a GPU: the same answers as on the CPU, from the real libraries."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Bundles
+from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same
+from xlm_runtime import GenerationOptions, GpuOptions, MissingExtraError, XLMError, pipeline
+from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
+from xlm_runtime.sessions.gpu.slabs import Copy2D
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def device() -> Any:
+    """The first device; the tests skip where there is none, with the reason that a user would read."""
+    try:
+        opened = CudaDevice(0, "this test", "gpu")
+    except (XLMError, MissingExtraError) as error:
+        pytest.skip(str(error))
+    yield opened
+    opened.close()
+
+
+def test_memory_copies_and_capture(device: CudaDevice) -> None:
+    host, back = device.host_buffer(64), device.host_buffer(64)
+    one, other = device.allocate(64), device.allocate(64)
+    device.zero(other, 64)
+    copy = Copy2D(target=other + 4, target_pitch=16, source=one, source_pitch=8, width=2, height=4)
+
+    def enqueue() -> None:
+        device.copy_in(one, host)
+        device.copy(copy)
+
+    graph = device.capture(enqueue)
+    for start in (0, 100):
+        host[:] = np.arange(start, start + 64)
+        device.replay(graph)
+        device.copy_out(back, other)
+        device.synchronize()
+        expected = np.zeros((4, 16), np.uint8)
+        expected[:, 4:6] = host.reshape(8, 8)[:4, :2]
+        np.testing.assert_array_equal(back.reshape(4, 16), expected)
+    device.release(graph)
+    with pytest.raises(MemoryError, match="more are needed"):
+        device.allocate(1 << 50)
+    device.free(one)
+    device.free(other)
+
+
+def needs_cuda_provider() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("the installed onnxruntime has no CUDAExecutionProvider; it takes the `gpu` extra")
+
+
+@pytest.mark.parametrize("task", list(CALLS))
+def test_the_cuda_provider_answers_as_the_cpu(device: CudaDevice, bundles: Bundles, task: str) -> None:
+    needs_cuda_provider()
+    expected = CALLS[task](pipeline(task, bundles(task)))
+    assert_same(CALLS[task](pipeline(task, bundles(task), "cuda")), expected)
+
+
+@pytest.mark.parametrize("options", GENERATIONS.values(), ids=GENERATIONS)
+def test_the_cuda_provider_generates_as_the_cpu(
+    device: CudaDevice, bundles: Bundles, options: GenerationOptions
+) -> None:
+    needs_cuda_provider()
+    texts = ["The old", "In winter only two ships go to the", "ship"]
+    folder = bundles("text-generation")
+    assert_same(
+        pipeline("text-generation", folder, "cuda")(texts, options), pipeline("text-generation", folder)(texts, options)
+    )
+
+
+@pytest.fixture(scope="module", params=["tensorrt", "tensorrt-rtx"])
+def engine_of(request: pytest.FixtureRequest, device: CudaDevice, bundles: Bundles, tmp_path_factory: Any) -> Any:
+    """A function from a bundle's name to a copy with an engine that was built for this machine."""
+    flavor: str = request.param
+    pytest.importorskip(flavor.replace("-", "_"), reason=f"{flavor} is not installed")
+    cli = pytest.importorskip("xlm_export.cli.main", reason="building engines takes the `export` extra")
+    folder: Path = tmp_path_factory.mktemp(flavor)
+
+    def build(name: str) -> Path:
+        copy = folder / name
+        if not copy.exists():
+            shutil.copytree(bundles(name), copy)
+            target = [] if flavor == "tensorrt" else ["--target", device.architecture]
+            arguments = ["engine", str(copy), "--flavor", flavor, "--profiles", "latency", *target]
+            if cli.main(arguments) != 0:
+                pytest.skip(f"{flavor} builds no engine for {device.architecture}")
+        return copy
+
+    return build
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask", "token-classification"])
+def test_an_engine_answers_as_the_cpu(engine_of: Any, bundles: Bundles, task: str, cuda_graphs: bool) -> None:
+    expected = CALLS[task](pipeline(task, bundles(task)))
+    pipe = pipeline(task, engine_of(task), "tensorrt", gpu=GpuOptions(cuda_graphs=cuda_graphs))
+    for _ in range(4):
+        assert_same(CALLS[task](pipe), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize("options", GENERATIONS.values(), ids=GENERATIONS)
+def test_an_engine_generates_as_the_cpu(
+    engine_of: Any, bundles: Bundles, options: GenerationOptions, cuda_graphs: bool
+) -> None:
+    texts = ["The old", "In winter only two ships go to the", "ship"]
+    expected = pipeline("text-generation", bundles("text-generation"))(texts, options)
+    pipe = pipeline(
+        "text-generation", engine_of("text-generation"), "tensorrt", gpu=GpuOptions(cuda_graphs=cuda_graphs)
+    )
+    for _ in range(3):
+        assert_same(pipe(texts, options), expected)

@@ -1,0 +1,1 @@
+"""ONNX files and what graphs are made of."""

@@ -1,0 +1,1 @@
+"""Graphs held against torch, and against each other."""

@@ -1,0 +1,175 @@
+"""What `xlm-runtime calibrate` keeps in a bundle: how long calls took on one machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.errors import BundleError, EngineError, MissingExtraError
+
+# what reading an entry raises that `Record.to_dict` did not make
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError)
+# packages that bring an engine
+_ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a record holds for: the CPU's name, the GPU's or None, threads, and the installed engines' versions."""
+
+    cpu: str
+    gpu: str | None
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A graph on a provider: workload → median of a call in ms.
+
+    `digest` is the graph's (`Bundle.digest`): a file that is replaced keeps no time of the one before.
+    """
+
+    graph: str
+    digest: str
+    provider: str
+    milliseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A provider that could not be measured, on one graph or (None) on all, and why."""
+
+    graph: str | None
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A calibration on one machine; `date` is the day, as YYYY-MM-DD."""
+
+    machine: Machine
+    date: str
+    timings: tuple[Timing, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of the section `calibration` in `bundle.json`."""
+        lists = {
+            "timings": [asdict(item) for item in self.timings],
+            "left_out": [asdict(item) for item in self.left_out],
+        }
+        return asdict(self.machine) | {"date": self.date} | lists
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """The record of an entry.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: an entry that `to_dict` did not make.
+        """
+        machine = Machine(values["cpu"], values["gpu"], int(values["threads"]), dict(values["versions"]))
+        timings = [
+            Timing(each["graph"], each["digest"], each["provider"], _positive(each["milliseconds"]))
+            for each in values["timings"]
+        ]
+        left_out = [LeftOut(each["graph"], each["provider"], each["reason"]) for each in values["left_out"]]
+        return cls(machine, values["date"], tuple(timings), tuple(left_out))
+
+
+def read_records(bundle: Bundle) -> list[Record]:
+    """The bundle's records.
+
+    Raises:
+        BundleError: one of them is damaged.
+    """
+    try:
+        return [Record.from_dict(entry) for entry in bundle.calibration]
+    except _DAMAGES as error:
+        raise BundleError(
+            f"The section 'calibration' of the bundle '{bundle.folder}' is damaged ({error!r}); run `xlm-runtime "
+            "calibrate` again, or name a provider other than auto."
+        ) from error
+
+
+def replace_record(bundle: Bundle, record: Record) -> tuple[dict[str, Any], ...]:
+    """The bundle's section with a record in place of earlier ones of the same CPU, GPU and number of threads, and of
+    damaged ones."""
+    new = record.to_dict()
+    same = ("cpu", "gpu", "threads")
+    others = [entry for entry in bundle.calibration if _is_whole(entry)]
+    return (*(entry for entry in others if any(entry[key] != new[key] for key in same)), new)
+
+
+def relative_totals(timings: Iterable[Timing]) -> list[tuple[float, Timing]]:
+    """(total, timing) of each, least first and equals in their order.
+
+    The total is the mean, over the workloads that all timings have, of the time divided by the least time of any:
+    1 is the fastest everywhere. Nothing where they have no workload in common.
+    """
+    listed = list(timings)
+    if not listed:
+        return []
+    common = [name for name in listed[0].milliseconds if all(name in each.milliseconds for each in listed)]
+    if not common:
+        return []
+    least = {name: min(each.milliseconds[name] for each in listed) for name in common}
+    totals = [(sum(each.milliseconds[name] / least[name] for name in common) / len(common), each) for each in listed]
+    return sorted(totals, key=lambda pair: pair[0])
+
+
+def this_machine(threads: int, gpu: str | None) -> Machine:
+    """The machine at hand.
+
+    Args:
+        gpu: the GPU's name, see `visible_gpu`.
+    """
+    from xlm_runtime.machine import installed_versions  # slow to import, and only calibrations need it
+
+    return Machine(_cpu_name(), gpu, threads, installed_versions(_ENGINES))
+
+
+def visible_gpu(device: int = 0) -> tuple[str, str] | None:
+    """Name and architecture of a CUDA device; None where there is none, or no driver or no cuda-bindings.
+
+    Raises:
+        InputError: there are devices, but none with this number.
+    """
+    from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
+
+    try:
+        opened = CudaDevice(device, "provider='auto'", "gpu")
+    except (EngineError, MissingExtraError):
+        return None
+    opened.close()
+    return opened.name, opened.architecture
+
+
+def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
+    """As the system names it: "AMD EPYC 9V74 80-Core Processor"; its architecture where it has no name."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next((name for name in named if name), "") or platform.processor() or platform.machine()
+
+
+def _is_whole(entry: Any) -> bool:
+    try:
+        Record.from_dict(entry)
+    except _DAMAGES:
+        return False
+    return True
+
+
+def _positive(milliseconds: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: float(value) for name, value in milliseconds.items()}
+    if any(not value > 0 for value in values.values()):
+        raise ValueError(f"times are positive, got {dict(milliseconds)}")
+    return values

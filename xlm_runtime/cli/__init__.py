@@ -1,0 +1,1 @@
+"""`xlm-runtime`: answers, evaluations and facts about bundles on the command line."""

@@ -1,0 +1,47 @@
+"""Options of the command line that say where a bundle computes, for every command that opens one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from xlm_runtime.model.choose import AUTO
+from xlm_runtime.pipelines import pipeline
+from xlm_runtime.sessions import PROVIDERS, GpuOptions
+
+
+def add_provider_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", default="cpu", help=f"one of {', '.join((*PROVIDERS, AUTO))} (default: cpu)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
+    parser.add_argument("--precision", help="which graph of the bundle (default: its first)")
+    parser.add_argument(
+        "--engine-cache",
+        metavar="D",
+        help="where what is built here is kept (default: nowhere for openvino, BUNDLE/engines on a GPU)",
+    )
+    gpu = parser.add_argument_group("on a GPU")
+    gpu.add_argument("--device", type=int, metavar="N", help="number of the CUDA device (default: 0)")
+    gpu.add_argument("--engine", metavar="NAME", help="tensorrt: which engine of the bundle (default: one that fits)")
+    gpu.add_argument(
+        "--cuda-graphs",
+        action=argparse.BooleanOptionalAction,
+        help="capture calls and replay them (default: for tensorrt alone)",
+    )
+
+
+def open_pipeline(task: str, args: argparse.Namespace) -> Any:
+    """The pipeline that the options ask for; what "auto" chose takes one line on stderr.
+
+    Raises:
+        InputError: options for a GPU and a provider on the CPU, or what `pipeline` refuses.
+    """
+    names = ("device", "engine", "cuda_graphs")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    gpu = GpuOptions(**given) if given else None
+    opened = pipeline(
+        task, args.bundle, args.provider, args.threads, args.precision, gpu=gpu, engine_cache=args.engine_cache
+    )
+    if args.provider == AUTO:
+        print(f"xlm-runtime: {opened.model.reason}", file=sys.stderr)
+    return opened

@@ -1,0 +1,1 @@
+"""A bundle opened: which graph on which provider, rows in, arrays out."""
