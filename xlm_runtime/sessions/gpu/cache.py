@@ -1,9 +1,14 @@
-"""Keys and values of past tokens that stay on the device; see `xlm_runtime.model.cache.Cache`."""
+"""Keys and values of past tokens that stay on the device; see `xlm_runtime.model.cache.Cache`.
+
+A slab holds the keys and values of all layers, (tensors, rows, heads, capacity, head_dim), tensor by tensor as the
+engine reads them. Because all lie at one distance, the new tokens of every layer, row and head are one strided copy,
+and a row of every layer is one more.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any, Protocol
@@ -11,13 +16,81 @@ from typing import Any, Protocol
 import numpy as np
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions.gpu.arena import BlockPool
-from xlm_runtime.sessions.gpu.memory import Device
-from xlm_runtime.sessions.gpu.planning import Shape, Tensor
-from xlm_runtime.sessions.gpu.slabs import Copy2D, Slab, SlabLayout, copy_rows, copy_tokens
+from xlm_runtime.sessions.gpu.memory import BlockPool, Copy2D, Device
+from xlm_runtime.sessions.gpu.planning import Shape, Tensor, aligned
 from xlm_runtime.sessions.session import Array
 
 PAST, PRESENT = "past_key_values.", "present."
+
+
+@dataclass(frozen=True)
+class SlabLayout:
+    """Sizes of a slab. `tensors` is two for each layer, `position` the bytes of one token's head_dim numbers."""
+
+    tensors: int
+    rows: int
+    heads: int
+    capacity: int
+    position: int
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row of one tensor."""
+        return self.heads * self.capacity * self.position
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one tensor to the next."""
+        return aligned(max(self.rows * self.row, 1))
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensors * self.stride
+
+    @property
+    def dense(self) -> bool:
+        """Whether nothing lies between the tensors."""
+        return self.stride == self.rows * self.row
+
+    def shape(self, head_dim: int) -> tuple[int, int, int, int]:
+        """A tensor's shape as the engine is told it."""
+        return self.rows, self.heads, self.capacity, head_dim
+
+    def address(self, base: int, tensor: int) -> int:
+        return base + tensor * self.stride
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A layout at an address."""
+
+    base: int
+    layout: SlabLayout
+
+
+def copy_tokens(source: Slab, target: Slab, first: int, at: int, count: int) -> Iterator[Copy2D]:
+    """Tokens `first` to `first + count` of all rows that both have, to position `at` of the same rows."""
+    one, other = source.layout, target.layout
+    rows = min(one.rows, other.rows)
+    from_, to = source.base + first * one.position, target.base + at * other.position
+    pitches = other.capacity * other.position, one.capacity * one.position
+    width, height = count * one.position, rows * one.heads
+    if not width or not height:
+        return
+    if one.rows == other.rows and one.dense and other.dense:
+        yield Copy2D(to, pitches[0], from_, pitches[1], width, height * one.tensors)
+        return
+    for tensor in range(one.tensors):
+        yield Copy2D(other.address(to, tensor), pitches[0], one.address(from_, tensor), pitches[1], width, height)
+
+
+def copy_rows(source: Slab, target: Slab, rows: Iterable[int]) -> Iterator[Copy2D]:
+    """Row `rows[i]` of all tensors to row i; both slabs have the same capacity."""
+    one, other = source.layout, target.layout
+    for i, row in enumerate(rows):
+        to, from_ = target.base + i * other.row, source.base + row * one.row
+        if one.row:
+            yield Copy2D(to, other.stride, from_, one.stride, one.row, one.tensors)
 
 
 class Block:

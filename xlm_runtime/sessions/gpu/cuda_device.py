@@ -9,8 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
-from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, OutOfMemoryError, describe_bytes
-from xlm_runtime.sessions.gpu.slabs import Copy2D
+from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, OutOfMemoryError, describe_bytes
 
 
 class CudaDevice:

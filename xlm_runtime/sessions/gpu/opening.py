@@ -10,12 +10,11 @@ from xlm_runtime.bundle import BUNDLE_FILE, Bundle
 from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineStamp, build_command, find_stamps
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
-from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine
+from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine, plan_profiles, provider_options
 from xlm_runtime.sessions.gpu.options import GpuOptions
 from xlm_runtime.sessions.gpu.planning import Profile
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
-from xlm_runtime.sessions.gpu.tensorrt_provider import plan_profiles, provider_options
 from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

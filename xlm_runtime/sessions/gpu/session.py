@@ -11,16 +11,22 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.arena import Arena, BlockPool
-from xlm_runtime.sessions.gpu.cache import PAST, PRESENT, Block, DeviceArray, DeviceCache, heads_and_size
+from xlm_runtime.sessions.gpu.cache import (
+    PAST,
+    PRESENT,
+    Block,
+    DeviceArray,
+    DeviceCache,
+    Slab,
+    SlabLayout,
+    heads_and_size,
+)
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
 from xlm_runtime.sessions.gpu.engine import Call, Engine
 from xlm_runtime.sessions.gpu.graphs import GraphPool
-from xlm_runtime.sessions.gpu.memory import Device
-from xlm_runtime.sessions.gpu.padding import cut, fill
+from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
+from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
-from xlm_runtime.sessions.gpu.slabs import Slab, SlabLayout
-from xlm_runtime.sessions.gpu.splitting import join, split
 
 
 class GpuSession:

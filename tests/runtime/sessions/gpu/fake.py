@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, OutOfMemoryError
+from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import ALIGNMENT
-from xlm_runtime.sessions.gpu.slabs import Copy2D
 
 JUNK = 0xFF  # what new memory holds: NaN in every floating-point type
 

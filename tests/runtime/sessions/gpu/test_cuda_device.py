@@ -15,7 +15,7 @@ from tests.runtime.sessions.gpu import fake_tensorrt
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime, cudaError_t
 from xlm_runtime import EngineError, InputError
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
-from xlm_runtime.sessions.gpu.slabs import Copy2D
+from xlm_runtime.sessions.gpu.memory import Copy2D
 
 
 def open_device(index: int = 0) -> CudaDevice:

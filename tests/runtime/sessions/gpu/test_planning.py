@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.calls import Planner
-from xlm_runtime.sessions.gpu.padding import Placement, cut, fill
+from xlm_runtime.sessions.gpu.padding import Placement, cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import (
     ALIGNMENT,
     ANY_SHAPE,
@@ -29,7 +29,6 @@ from xlm_runtime.sessions.gpu.planning import (
     read_dims,
     read_profile,
 )
-from xlm_runtime.sessions.gpu.splitting import join, split
 
 IDS = Tensor("input_ids", "int64", ("batch", "sequence"))
 MASK = Tensor("attention_mask", "int64", ("batch", "past_sequence + sequence"))

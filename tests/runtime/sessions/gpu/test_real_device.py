@@ -13,7 +13,7 @@ from tests.conftest import Bundles
 from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same
 from xlm_runtime import GenerationOptions, GpuOptions, MissingExtraError, XLMError, pipeline
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
-from xlm_runtime.sessions.gpu.slabs import Copy2D
+from xlm_runtime.sessions.gpu.memory import Copy2D
 
 pytestmark = pytest.mark.gpu
 

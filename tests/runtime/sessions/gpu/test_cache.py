@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from tests.runtime.sessions.gpu.fake import FakeDevice
 from xlm_runtime import InputError
 from xlm_runtime.model.cache import KeyValueCache
-from xlm_runtime.sessions.gpu.arena import BlockPool
-from xlm_runtime.sessions.gpu.cache import Block, DeviceArray, DeviceCache
+from xlm_runtime.sessions.gpu.cache import Block, DeviceArray, DeviceCache, Slab, SlabLayout
+from xlm_runtime.sessions.gpu.memory import BlockPool
 from xlm_runtime.sessions.gpu.planning import Tensor, bucket_size
-from xlm_runtime.sessions.gpu.slabs import Slab, SlabLayout
 
 HEADS, HEAD_DIM, LIMIT = 2, 3, 200
 NAMES = [f"past_key_values.{layer}.{part}" for layer in range(2) for part in ("key", "value")]

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.sessions.gpu.fake import FakeDevice
+from xlm_runtime.sessions.gpu.cache import Slab, SlabLayout, copy_rows, copy_tokens
+from xlm_runtime.sessions.gpu.memory import Copy2D
 from xlm_runtime.sessions.gpu.planning import ALIGNMENT
-from xlm_runtime.sessions.gpu.slabs import Copy2D, Slab, SlabLayout, copy_rows, copy_tokens
 
 layouts = st.builds(
     SlabLayout,
