@@ -129,9 +129,9 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
             view = only_graph(bundle, graph, views)
             shown = name if name in made.bundles else f"{name} {Path(graph.file).stem}"
             for provider in providers:
-                if graph.engine not in (None, ENGINES[provider]):
+                if graph.target not in (None, ENGINES[provider]):
                     continue
-                if (graph.layout, graph.precision, graph.engine, provider) == ("padded", "fp32", None, "openvino"):
+                if (graph.layout, graph.precision, graph.target, provider) == ("padded", "fp32", None, "openvino"):
                     continue  # the peer of that name
                 options = {"bundle": str(view), "task": made.task, "provider": provider}
                 ways = HEADS if made.task == "fill-mask" else (*PADDED_WAYS, OWN)

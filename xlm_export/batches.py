@@ -63,7 +63,7 @@ class BatchMaker:
     def __init__(self, bundle: Bundle, graph: Graph, seed: int = 0) -> None:
         self.config = bundle.config
         self.names = [spec.name for spec in graph.inputs]
-        if graph.layout == "packed":
+        if graph.is_packed:
             self.names = list(padded_names(graph.inputs))
         self._cls = bundle.conventions.get("cls_index", "first-sep")
         self._choices = "num_choices" in find_task(bundle.architecture, bundle.task).rows

@@ -129,7 +129,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     entry = written.graph()
     names = tuple(spec.name for spec in entry.inputs)
     optional = tuple(name for name in OPTIONAL_INPUTS if name in names)
-    if entry.layout == "packed":  # always has positions
+    if entry.is_packed:  # always has positions
         optional = tuple(name for name in optional if name != "position_ids")
     outputs = {spec.name for spec in entry.outputs}
     cached = "present.0.key" in outputs
@@ -162,9 +162,9 @@ def verify_bundle(
         if any(spec.name == "inputs_embeds" for spec in graph.inputs):
             generations = [with_embeddings(case, graph) for case in generations]
         return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
-    if entry.layout == "packed":
+    if entry.is_packed:
         session = PackedSession(session, entry.inputs, entry.outputs, bundle.config.summary_type)
-    cases = verification_cases(graph.padded(), tokenizer, mixed=entry.layout == "packed")
+    cases = verification_cases(graph.padded(), tokenizer, mixed=entry.is_packed)
     return verify_graph(graph.padded(), session, cases, entry.precision, provider, on_case)
 
 

@@ -96,7 +96,7 @@ def test_every_graph_is_measured_within_its_precision(copy: Path) -> None:
     first = bundle.graphs[0]
     others = {"model.int8.onnx": "int8", "model.int4.onnx": "int4", "model.fed.onnx": "fp32"}
     graphs = {file: replace(first, file=file, precision=precision) for file, precision in others.items()}
-    graphs["model.int4.onnx"] = replace(graphs["model.int4.onnx"], engine="onnxruntime-cpu")
+    graphs["model.int4.onnx"] = replace(graphs["model.int4.onnx"], target="onnxruntime-cpu")
     further = replace(first.inputs[0], name="token_type_ids")
     graphs["model.fed.onnx"] = replace(graphs["model.fed.onnx"], inputs=(*first.inputs, further))
     for file in others:

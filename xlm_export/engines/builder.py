@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir
 
 from xlm_export.engines.join_past import join_past
-from xlm_export.engines.profiles import custom_profile, has_cache, preset_profiles
+from xlm_export.engines.profiles import custom_profile, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
 from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
 from xlm_export.onnx_graph.file import save
@@ -97,10 +97,10 @@ def build_engine(
 def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
     if precision is not None and precision not in TYPES:
         raise InputError(f"Unknown precision '{precision}' for an engine; expected one of {', '.join(TYPES)}.")
-    portable = [graph for graph in bundle.graphs if graph.engine is None and graph.precision in TYPES]
+    portable = [graph for graph in bundle.graphs if graph.target is None and graph.precision in TYPES]
     fitting = [graph for graph in portable if precision in (None, graph.precision)]
     for graph in fitting:
-        if graph.layout == "padded":
+        if not graph.is_packed:
             return graph
     if fitting:
         raise InputError(
@@ -119,7 +119,7 @@ def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
 def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Any:
     """The network of the graph; of one with a cache, in the form that TensorRT fuses."""
     path = bundle.folder / graph.file
-    if not has_cache(graph):
+    if not graph.has_cache:
         return toolkit.parse(path)
     model = onnx_ir.load(path)
     join_past(model)

@@ -64,7 +64,7 @@ def preset_profiles(name: str, graph: Graph, config: XLMConfig) -> tuple[EngineP
             axes = {"batch": (1, batch, batch), "sequence": (1, sequence, sequence)}
             axes |= {"num_choices": CHOICES, "past_sequence": (0, 0, longest)}
             made.append(_profile(f"{batch}x{sequence}", axes, graph, config))
-    if has_cache(graph):
+    if graph.has_cache:
         for batch in batches:
             axes = {"batch": (1, batch, batch), "sequence": (1, 1, 1), "past_sequence": (0, longest // 2, longest)}
             made.append(_profile(f"{batch}x1, decoding", axes, graph, config))
@@ -101,7 +101,7 @@ def custom_profile(text: str, graph: Graph, config: XLMConfig) -> EngineProfile:
                              "the task multiple-choice alone.")  # fmt: skip
         axes["num_choices"] = _range(choices, "choices", text)
     if past:
-        if len(past) < 3 or not has_cache(graph):
+        if len(past) < 3 or not graph.has_cache:
             raise InputError(
                 f"The profile '{text}' names a past; write +PAST in all three shapes, and only for graphs with a cache."
             )
@@ -112,11 +112,6 @@ def custom_profile(text: str, graph: Graph, config: XLMConfig) -> EngineProfile:
             raise InputError(f"The profile '{text}' has a {name} of {axes[axis][2]}, but the model has only {longest} "
                              "positions.")  # fmt: skip
     return _profile(text, axes, graph, config)
-
-
-def has_cache(graph: Graph) -> bool:
-    """Whether the graph takes keys and values of past tokens."""
-    return any("past_sequence" in spec.axes for spec in graph.inputs)
 
 
 def _read(match: re.Match[str]) -> Sizes:

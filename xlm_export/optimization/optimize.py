@@ -79,7 +79,7 @@ def optimize(
     try:
         step("write the graph")
         save(model, made)
-        entry = replace(source, file=name, engine=target, weights_in=weight_files(model))
+        entry = replace(source, file=name, target=target, weights_in=weight_files(model))
         report = _verify(written, source, made, step)
         if report.failures:
             raise VerificationError(f"The graph for {target} was not added.\n{report.table()}")
@@ -100,16 +100,16 @@ def optimize(
 def _portable(bundle: Bundle, precision: str | None) -> Graph:
     wanted = bundle.graphs[0].precision if precision is None else precision
     for graph in bundle.graphs:
-        if graph.engine is None and graph.precision == wanted:
+        if graph.target is None and graph.precision == wanted:
             return graph
-    there = ", ".join(item.precision for item in bundle.graphs if item.engine is None)
+    there = ", ".join(item.precision for item in bundle.graphs if item.target is None)
     raise InputError(
         f"The bundle '{bundle.folder}' has no portable graph in precision '{wanted}' to optimise; it has {there}."
     )
 
 
 def _same_place(item: Graph, source: Graph, target: str) -> bool:
-    return (item.engine, item.precision, item.layout) == (target, source.precision, source.layout)
+    return (item.target, item.precision, item.layout) == (target, source.precision, source.layout)
 
 
 def _verify(bundle: Bundle, source: Graph, made: Path, step: Callable[[str], None]) -> VerificationReport:

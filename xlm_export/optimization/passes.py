@@ -41,15 +41,15 @@ class Pass:
 def _no_attention(graph: Graph, config: XLMConfig) -> str | None:
     if any(spec.name.startswith("attentions.") for spec in graph.outputs):
         return "the attention weights are outputs of the graph"
-    if any("past_sequence" in spec.axes for spec in graph.inputs):
+    if graph.has_cache:
         return "past and new keys are two inputs of attention"
-    if graph.layout == "packed":
+    if graph.is_packed:
         return "the packed layout gathers heads one by one, and the operator wants them side by side"
     return None
 
 
 def _no_products(graph: Graph, config: XLMConfig) -> str | None:
-    if graph.layout == "packed":
+    if graph.is_packed:
         return "the packed layout has joined the products already"
     return "its products are in int8 already, and share their quantised input" if graph.precision == "int8" else None
 

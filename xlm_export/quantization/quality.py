@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from xlm_export.batches import BatchMaker, Text
-from xlm_export.verification.against_graph import has_cache
 from xlm_export.verification.generations import GenerationCase, generation_cases, steps
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
@@ -111,7 +110,7 @@ class Trial:
     def of(cls, bundle: Bundle, graph: Graph, texts: Sequence[Text], source: str) -> Trial:
         """From texts."""
         tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
-        if has_cache(graph):
+        if graph.has_cache:
             sentences = None if source == "own" else [item.text for item in texts]
             return cls(generation_cases(graph.inputs, bundle.config, tokenizer, sentences=sentences), source)
         return cls(BatchMaker(bundle, graph).texts(tokenizer, texts), source)

@@ -125,7 +125,7 @@ def quantize(
     maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, percentile, step)
     try:
         report = maker.make(tuple(keep), per_layer, limits)
-        entry = replace(source, file=name, precision=chosen.precision, engine=chosen.engine, weights_in=())
+        entry = replace(source, file=name, precision=chosen.precision, target=chosen.engine, weights_in=())
         if data is not None:
             step("measure the task")
             report["metric"] = _metrics(written, source, entry, made, chosen.provider, Path(data), rows)
@@ -273,7 +273,7 @@ class _Maker:
 
 def _source(bundle: Bundle) -> Graph:
     for graph in bundle.graphs:
-        if graph.precision == "fp32" and graph.engine is None:
+        if graph.precision == "fp32" and graph.target is None:
             return graph
     raise InputError(f"The bundle '{bundle.folder}' has no portable graph in fp32; export the checkpoint in fp32.")
 

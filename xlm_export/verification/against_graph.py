@@ -30,14 +30,9 @@ class _Outputs:
 
 def graph_session(session: Session, bundle: Bundle, graph: Graph) -> Session:
     """An opened graph that takes and gives padded arrays, whatever its layout."""
-    if graph.layout == "packed":
+    if graph.is_packed:
         return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type)
     return session
-
-
-def has_cache(graph: Graph) -> bool:
-    """Whether the graph takes keys and values of past tokens."""
-    return any("past_sequence" in spec.axes for spec in graph.inputs)
 
 
 def verify_against(
@@ -58,7 +53,7 @@ def verify_against(
     errors = {spec.name: OutputError() for spec in graph.outputs}
     limit = SAME_INT8 if graph.precision == "int8" else None
     report = VerificationReport(graph.precision, provider, [], errors, limit)
-    if has_cache(graph):
+    if graph.has_cache:
         for generation in generation_cases(graph.inputs, bundle.config, tokenizer):
             if on_case:
                 on_case(generation.name)
@@ -72,7 +67,7 @@ def verify_against(
             report.cases.append(generation.name)
         return report
     task = find_task(bundle.architecture, bundle.task)
-    packed = graph.layout == "packed"
+    packed = graph.is_packed
     outputs = _Outputs(task, graph_outputs(task, bundle.config, False, False) if packed else graph.outputs)
     reference, candidate = (graph_session(session, bundle, graph) for session in (reference, candidate))
     maker = BatchMaker(bundle, graph)

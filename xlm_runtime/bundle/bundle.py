@@ -32,8 +32,9 @@ class Graph:
     """One graph of a bundle.
 
     `precision` is fp32, fp16, bf16, int8 or int4; `layout` is padded or packed; tensors whose dtype is "float" have
-    the type that `precision` computes in. `engine` is None for a graph of standard operators, else the one engine that
-    the graph was written for. `weights_in` names other files of the bundle that the graph reads weights from.
+    the type that `precision` computes in. `target` is None for a graph of standard operators, else what it was
+    rewritten for, such as "onnxruntime-cpu" ("engine" in `bundle.json`). `weights_in` names other files of the bundle
+    that the graph reads weights from. `recipe` is the one that quantised the graph; older bundles do not say.
     """
 
     file: str
@@ -42,8 +43,29 @@ class Graph:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    engine: str | None = None
+    target: str | None = None
     weights_in: tuple[str, ...] = ()
+    recipe: str | None = None
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether it takes the keys and values of past tokens and gives those of new ones."""
+        return any("past_sequence" in spec.axes for spec in self.inputs)
+
+    @property
+    def is_packed(self) -> bool:
+        return self.layout == "packed"
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether it is made of standard operators, which every engine has."""
+        return self.target is None
+
+    @property
+    def file_name(self) -> str:
+        """The name that a further graph's file gets: model[.packed].RECIPE-or-precision[.TARGET].onnx."""
+        parts = ("model", "packed" if self.is_packed else None, self.recipe or self.precision, self.target)
+        return ".".join(part for part in (*parts, "onnx") if part)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Graph:
@@ -57,8 +79,9 @@ class Graph:
             values["layout"],
             values["opset"],
             **sections,
-            engine=values.get("engine"),
+            target=values.get("engine"),
             weights_in=tuple(values.get("weights_in", ())),
+            recipe=values.get("recipe"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,10 +96,12 @@ class Graph:
             "inputs": listed(self.inputs),
             "outputs": listed(self.outputs),
         }
-        if self.engine is not None:
-            values["engine"] = self.engine
+        if self.target is not None:
+            values["engine"] = self.target
         if self.weights_in:
             values["weights_in"] = list(self.weights_in)
+        if self.recipe is not None:
+            values["recipe"] = self.recipe
         return values
 
 
@@ -181,21 +206,21 @@ class Bundle:
         return values | ({"calibration": list(self.calibration)} if self.calibration else {})
 
     def graph(self, precision: str | None = None, provider: str | None = None) -> Graph:
-        """The graph of a precision, by default that of the bundle's first graph, for a provider.
+        """The graph of a precision or recipe, by default in the precision of the bundle's first graph, for a provider.
 
-        A provider takes a graph that was written for its engine first, and portable graphs else; without a provider
+        A provider takes a graph that was rewritten for it first, and portable graphs else; without a provider
         portable graphs come first.
 
         Raises:
             InputError: the bundle has no such graph.
         """
         wanted = self.graphs[0].precision if precision is None else precision
-        engine = None if provider is None else ENGINES.get(provider)
-        fitting = [graph for graph in self.graphs if graph.precision == wanted]
-        usable = [graph for graph in fitting if provider is None or graph.engine in (None, engine)]
+        target = None if provider is None else ENGINES.get(provider)
+        fitting = [graph for graph in self.graphs if wanted in (graph.precision, graph.recipe)]
+        usable = [graph for graph in fitting if provider is None or graph.target in (None, target)]
         if usable:
-            return min(usable, key=lambda graph: graph.engine != engine)  # the first of equals
-        named = (f"{item.precision} ({item.engine})" if item.engine else item.precision for item in self.graphs)
+            return min(usable, key=lambda graph: graph.target != target)  # the first of equals
+        named = (f"{item.precision} ({item.target})" if item.target else item.precision for item in self.graphs)
         which = f" for provider '{provider}'" if fitting else ""
         raise InputError(
             f"The bundle '{self.folder}' has no graph in precision '{wanted}'{which}; it has {', '.join(named)}."

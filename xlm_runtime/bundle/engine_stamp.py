@@ -199,7 +199,7 @@ def _precisions(bundle: Bundle) -> list[str]:
     return [
         graph.precision
         for graph in bundle.graphs
-        if graph.engine is None and graph.layout == "padded" and graph.precision in PRECISIONS
+        if graph.target is None and not graph.is_packed and graph.precision in PRECISIONS
     ]
 
 

@@ -49,7 +49,7 @@ def choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: GpuO
 
         files = [stamp.graph for stamp in engines_of(bundle, precision=precision, name=gpu.engine if gpu else None)]
         return next((graph for graph in bundle.graphs if graph.file in files), bundle.graph(precision, provider))
-    own = [graph.precision for graph in bundle.graphs if graph.engine == "onnxruntime-cuda"]
+    own = [graph.precision for graph in bundle.graphs if graph.target == "onnxruntime-cuda"]
     return bundle.graph(own[0] if own and precision is None and provider == "cuda" else precision, provider)
 
 
@@ -88,7 +88,7 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
     names = [spec.name for spec in graph.inputs]
     past = [name for name in names if name.startswith(PAST)]
     fed = (*_FED, "position_ids", *past) if past else _FED
-    if graph.layout == "packed":
+    if graph.is_packed:
         fed = (*_FED, *INDEX_INPUTS)
     foreign = [name for name in names if name not in fed]
     if foreign:
@@ -100,7 +100,7 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
 
 def takes(graph: Graph, provider: str) -> bool:
     """Whether a provider takes a graph, as far as the bundle tells: ONNX Runtime has no bf16 on the CPU."""
-    return graph.engine in (None, ENGINES.get(provider)) and (provider, graph.precision) != ("cpu", "bf16")
+    return graph.target in (None, ENGINES.get(provider)) and (provider, graph.precision) != ("cpu", "bf16")
 
 
 def is_installed(provider: str) -> bool:

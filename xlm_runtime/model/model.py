@@ -14,7 +14,7 @@ from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.model.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
 from xlm_runtime.model.cache import Cache, KeyValueCache
-from xlm_runtime.model.choose import AUTO, PAST, check_graph, choose, choose_graph
+from xlm_runtime.model.choose import AUTO, check_graph, choose, choose_graph
 from xlm_runtime.model.packing import Multiples, PackedSession
 from xlm_runtime.sessions import (
     BUILDING_PROVIDERS,
@@ -123,7 +123,7 @@ class BundleModel:
             bundle = self.bundle
             self.graph = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
         self.provider = provider
-        packed = self.graph.layout == "packed"
+        packed = self.graph.is_packed
         budget = _MAX_TOKENS | (_MAX_PACKED_TOKENS if packed else {})
         self.batching = BatchOptions(budget[provider] if max_tokens is None else max_tokens, packed=packed)
         check_graph(self.graph, self.bundle)
@@ -268,7 +268,7 @@ class BundleModel:
     @property
     def has_cache(self) -> bool:
         """Whether the graph takes and gives keys and values of past tokens."""
-        return any(spec.name.startswith(PAST) for spec in self.graph.inputs)
+        return self.graph.has_cache
 
     def lang_id(self, lang: str | None) -> int:
         """The number of a language, the configuration's default for None.

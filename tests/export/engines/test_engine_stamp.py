@@ -106,7 +106,7 @@ def test_build_command(bundle: Bundle) -> None:
     assert build_command(bundle, "tensorrt", "fp16") == f"{command} --precision fp16"
     others = [
         replace(graph, precision="int8"),
-        replace(graph, engine="onnxruntime-cpu"),
+        replace(graph, target="onnxruntime-cpu"),
         replace(graph, layout="packed"),
     ]
     half = replace(bundle, graphs=(*others, replace(graph, precision="fp16"), graph))

@@ -81,7 +81,7 @@ def test_every_head(name: str, target: str, bundles: Bundles, tmp_path: Path) ->
     assert 0 <= max(error.relative for error in made.report.outputs.values()) < LIMITS["fp32"].relative_error
     written = Bundle.load(folder)
     written.check_files()
-    assert [graph.engine for graph in written.graphs] == [None, target]
+    assert [graph.target for graph in written.graphs] == [None, target]
     assert written.graph(None, "cuda" if "cuda" in target else "cpu") == made.graph
     assert written.graph(None, "openvino").file == "model.onnx"
     assert all((folder / item).read_bytes() == content for item, content in before.items() if item != "bundle.json")
@@ -153,7 +153,7 @@ def test_the_packed_layout(architecture: str, recipe: str, tmp_path: Path) -> No
         assert (made.counts, made.report.status, made.graph.layout) == (counts, "passed", "packed")
         assert made.graph.file == f"model.packed.fp32.{target}.onnx"
     opened = pipeline(task, folder)
-    assert opened.model.graph.engine == "onnxruntime-cpu"
+    assert opened.model.graph.target == "onnxruntime-cpu"
     got = opened(text, top_k=1)
     first, second = (value[0] if isinstance(value, list) else value for value in (got, want))
     assert first["score"] == pytest.approx(second["score"], abs=1e-5)
@@ -174,7 +174,7 @@ def test_int8_graphs(recipe: str, bundle: Path) -> None:
     assert made.graph.weights_in == ("model.int8.onnx",)
     assert pipeline("text-classification", bundle, precision="int8").model.graph.file == "model.int8.onnx"
     optimize(bundle, "onnxruntime-cpu", precision="int8")
-    assert pipeline("text-classification", bundle, precision="int8").model.graph.engine == "onnxruntime-cpu"
+    assert pipeline("text-classification", bundle, precision="int8").model.graph.target == "onnxruntime-cpu"
     with pytest.raises(InputError, match="qkv: its products are in int8 already"):
         optimize(bundle, "onnxruntime-cpu", precision="int8", passes=["qkv"], force=True)
     quantize(bundle, recipe, force=True)
@@ -342,7 +342,7 @@ def test_replacing_takes_force(bundle: Path, bundles: Bundles) -> None:
     optimize(bundle, "onnxruntime-cuda")
     written = Bundle.load(bundle)
     written.check_files()
-    assert [graph.engine for graph in written.graphs] == [None, "onnxruntime-cpu", "onnxruntime-cuda"]
+    assert [graph.target for graph in written.graphs] == [None, "onnxruntime-cpu", "onnxruntime-cuda"]
     verify(bundle, bundles("text-classification").parent / "checkpoints" / "text-classification")
     summary = Bundle.load(bundle).verification["optimized"][second.graph.file]
     assert (summary["status"], summary["passes"]) == ("passed", {"qkv": 2})

@@ -78,7 +78,7 @@ def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: 
     else:
         assert made.report["same_choice"] > 0.9
     assert made.report["milliseconds"]["int8"] > 0
-    assert made.graph.engine is None, "standard operators only"
+    assert made.graph.target is None, "standard operators only"
     model = onnx.load(folder / made.graph.file)
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
@@ -205,7 +205,7 @@ def test_seven_bits_where_sums_saturate(bundle: Path, monkeypatch: pytest.Monkey
 
 def test_int4(bundle: Path) -> None:
     made = quantize(bundle, "int4-weights")
-    assert made.graph.engine == "onnxruntime-cpu"
+    assert made.graph.target == "onnxruntime-cpu"
     assert 0 < made.report["divergence"] < RECIPES["int4-weights"].max_divergence
     assert "MatMulNBits" in {node.op_type for node in onnx.load(bundle / made.graph.file).graph.node}
     assert pipeline("text-classification", bundle, precision="int4")("The old lighthouse")["label"]
@@ -273,7 +273,7 @@ def of_int8_weights(model: Any) -> list[str]:
 def test_bf16_is_for_openvino(bundle: Path) -> None:
     pytest.importorskip("openvino")
     made = quantize(bundle, "bf16")
-    assert (made.graph.engine, made.report["provider"]) == ("openvino", "openvino")
+    assert (made.graph.target, made.report["provider"]) == ("openvino", "openvino")
     assert 0 < made.report["divergence"] < RECIPES["bf16"].max_divergence
     types = {item.data_type for item in onnx.load(bundle / made.graph.file).graph.initializer if len(item.dims) == 2}
     assert onnx.TensorProto.BFLOAT16 in types

@@ -19,10 +19,10 @@ PORTABLE = Graph(
     (TensorSpec("input_ids", "int64", ("batch", "sequence")),),
     (TensorSpec("logits", "float", ("batch", "num_labels")),),
 )
-FOR_CPU = replace(PORTABLE, file="cpu.onnx", engine="onnxruntime-cpu", weights_in=("model.onnx",))
-FOR_CUDA = replace(PORTABLE, file="cuda.onnx", engine="onnxruntime-cuda")
+FOR_CPU = replace(PORTABLE, file="cpu.onnx", target="onnxruntime-cpu", weights_in=("model.onnx",))
+FOR_CUDA = replace(PORTABLE, file="cuda.onnx", target="onnxruntime-cuda")
 INT8 = replace(PORTABLE, file="int8.onnx", precision="int8")
-INT4 = replace(PORTABLE, file="int4.onnx", precision="int4", engine="onnxruntime-cpu")
+INT4 = replace(PORTABLE, file="int4.onnx", precision="int4", target="onnxruntime-cpu")
 
 
 @pytest.fixture
@@ -79,4 +79,4 @@ def test_entries_of_older_bundles_are_portable() -> None:
     values = PORTABLE.to_dict()
     assert "engine" not in values
     assert "weights_in" not in values, "a bundle of portable graphs reads as before"
-    assert Graph.from_dict(values).engine is None
+    assert Graph.from_dict(values).target is None

@@ -50,11 +50,11 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
-def add_graph(folder: Path, file: str, precision: str, engine: str | None = None) -> None:
+def add_graph(folder: Path, file: str, precision: str, target: str | None = None) -> None:
     """Another entry with the first one's graph."""
     bundle = Bundle.load(folder)
     shutil.copy(folder / "model.onnx", folder / file)
-    graph = replace(bundle.graphs[0], file=file, precision=precision, engine=engine)
+    graph = replace(bundle.graphs[0], file=file, precision=precision, target=target)
     files = bundle.files | {file: file_sha256(folder / file)}
     replace(bundle, graphs=(*bundle.graphs, graph), files=files).write()
 
@@ -103,7 +103,7 @@ def test_an_engine_that_cannot_take_the_graph_is_passed_over(folder: Path, engin
     engines(onnxruntime=True, openvino=True)
     only(folder, precision="bf16")  # ONNX Runtime has no such kernels on the CPU
     assert auto(folder).provider == "openvino"
-    only(folder, precision="int4", engine="onnxruntime-cpu")
+    only(folder, precision="int4", target="onnxruntime-cpu")
     assert auto(folder).provider == "cpu"
     engines(onnxruntime=False)
     with pytest.raises(InputError, match=r"no installed engine takes a graph of the bundle .* in precision 'int4'"):
