@@ -42,8 +42,7 @@ from benchmarks.suite import (
 from benchmarks.trained import CHECKPOINT, copy_checkpoint, measure_quality, read_pairs
 from benchmarks.workloads import ALL_LOGITS, AT_MASK, CPU_WORKLOADS, OWN, PADDED_WAYS, Workload, fixed, mixed
 from xlm_runtime.bundle import Bundle, file_sha256
-from xlm_runtime.bundle.bundle import ENGINES
-from xlm_runtime.sessions import PROVIDERS
+from xlm_runtime.providers import PROVIDERS
 
 QUICK = {"layers": 2, "dim": 256, "vocab": 2000}
 OPTIMUM_INPUTS = "transformers, optimum's inputs"
@@ -129,7 +128,7 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path) -> list[Spec]:
             view = only_graph(bundle, graph, views)
             shown = name if name in made.bundles else f"{name} {Path(graph.file).stem}"
             for provider in providers:
-                if graph.target not in (None, ENGINES[provider]):
+                if graph.target not in PROVIDERS[provider].targets:
                     continue
                 if (graph.layout, graph.precision, graph.target, provider) == ("padded", "fp32", None, "openvino"):
                     continue  # the peer of that name

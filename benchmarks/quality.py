@@ -22,7 +22,7 @@ from examples.train_demo.held_out import SCORES, Figures, HeldOut, held_out_sets
 from xlm_export import Limits, export, quantize
 from xlm_export.quantization.recipes import RECIPES
 from xlm_runtime.errors import EngineError, MissingExtraError, XLMError
-from xlm_runtime.sessions import PROVIDERS
+from xlm_runtime.providers import PROVIDERS
 from xlm_runtime.tokenization import XLMTokenizer
 
 Row = tuple[str, str, str, Figures | str, float]

@@ -91,7 +91,7 @@ def read_questions(data: Path, lang: str, count: int) -> list[Question]:
 
 def agreement(qa: Any, options: QuestionAnsweringOptions, peer: Peer, questions: list[Question]) -> float:
     """The largest difference between ours and transformers' logits of the best answers."""
-    ours = [decodings[0] for _, decodings in qa.decode(questions, options, 1)]
+    ours = [decodings[0] for decodings in qa.decode(questions, options, 1)]
     builder = WindowBuilder(qa.model.tokenizer, "first-sep")
     worst = 0.0
     for question, decoding in zip(questions, ours, strict=True):

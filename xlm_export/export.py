@@ -24,6 +24,7 @@ from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.machine import installed_versions
 from xlm_runtime.model.packing import PackedSession
+from xlm_runtime.providers import verifying_provider
 from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
@@ -31,9 +32,6 @@ from xlm_runtime.tokenization.sacremoses_tables import read_tables
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
-
-# ONNX Runtime has no bf16 kernels on the CPU; OpenVINO has.
-VERIFYING_PROVIDER = {"fp32": "cpu", "fp16": "cpu", "bf16": "openvino"}
 
 Progress = Callable[[str], None]
 
@@ -153,7 +151,7 @@ def verify_bundle(
     """Run the bundle's graph beside torch's model, which is always fed the padded layout."""
     step = progress or (lambda name: None)
     entry = bundle.graph()
-    provider = VERIFYING_PROVIDER[entry.precision]
+    provider = verifying_provider(entry.precision)
     step(f"open the graph on {provider}")
     session: Session = open_session(bundle.folder / entry.file, provider)
     on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731

@@ -1,4 +1,4 @@
-"""A short calibration: how long calls take on each graph of a bundle, with each provider of this machine."""
+"""How long calls take on each graph of a bundle, with each provider of this machine: what provider "auto" goes by."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
-from xlm_runtime.bundle.timings import LeftOut, Record, Timing, replace_record, this_machine, visible_gpu
+from xlm_runtime.bundle.timings import LeftOut, Record, Timing, replace_record
 from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError
 from xlm_runtime.generation.decoder import CachedDecoder, Prompt
-from xlm_runtime.model.choose import check_graph, is_installed, takes
+from xlm_runtime.machine import available_cpus, this_machine, visible_gpu
 from xlm_runtime.model.model import BundleModel, TokenSequence
-from xlm_runtime.sessions import GPU_PROVIDERS, PROVIDERS, Array, available_cpus
+from xlm_runtime.model.opening import check_graph, open_model
+from xlm_runtime.providers import PROVIDERS, Provider, is_installed, provider_packages
+from xlm_runtime.sessions import Array
 
 # Rounds go on for so long in all, but not fewer or more of them than this.
 SECONDS = 12.0
 _FEWEST, _MOST = 3, 40
-# An engine's threads spin for a while after a call, and would take the CPUs from the next engine.
+# A session's threads spin for a while after a call, and would take the CPUs from the next engine.
 _SETTLE = 0.02
 
 _PROMPT, _STEPS = 32, 16
@@ -108,15 +110,16 @@ def measure(
     bundle = Bundle.load(folder)
     threads = available_cpus() if threads is None else threads
     gpu = visible_gpu()
-    absent = {provider: reason for provider in PROVIDERS if (reason := _absent(provider, gpu is not None))}
+    absent = {name: reason for name, row in PROVIDERS.items() if (reason := _absent(row, gpu is not None))}
     left_out = [LeftOut(None, provider, reason) for provider, reason in absent.items()]
     timings: list[Timing] = []
     groups = list(dict.fromkeys(graph.precision for graph in bundle.graphs))
     for done, precision in enumerate(groups):
         candidates: list[_Candidate] = []
         for graph in (graph for graph in bundle.graphs if graph.precision == precision):
-            providers = [name for name in PROVIDERS if name not in absent and takes(graph, name)]
-            for provider in providers:
+            for provider, row in PROVIDERS.items():
+                if provider in absent or not row.takes(graph.target, graph.layout, graph.precision):
+                    continue
                 try:
                     candidates.append(_open(bundle, graph, provider, threads))
                 except (EngineError, MissingExtraError, _UnfedError) as error:
@@ -135,7 +138,7 @@ def measure(
     if not timings:
         why = " ".join(f"{item.provider}: {item.reason}" for item in left_out)
         raise InputError(f"No graph of the bundle '{folder}' could be measured on this machine. {why}")
-    machine = this_machine(threads, gpu[0] if gpu else None)
+    machine = this_machine(threads, gpu[0] if gpu else None, provider_packages())
     return Record(machine, date.today().isoformat(), tuple(timings), tuple(left_out))
 
 
@@ -147,10 +150,10 @@ def keep(folder: str | Path, record: Record) -> None:
     """
     bundle = Bundle.load(folder)  # anew: something else may have been added to it meanwhile
     try:
-        replace(bundle, calibration=replace_record(bundle, record)).write()
+        replace(bundle, timings=replace_record(bundle, record)).write()
     except OSError as error:
         raise BundleError(
-            f"The figures could not be kept: '{folder}' cannot be written ({error.strerror}). Calibrate a copy of the "
+            f"The figures could not be kept: '{folder}' cannot be written ({error.strerror}). Run it on a copy of the "
             "bundle in a folder that can be, or name a provider other than auto."
         ) from error
 
@@ -164,16 +167,16 @@ def _open(bundle: Bundle, graph: Graph, provider: str, threads: int) -> _Candida
         check_graph(graph, bundle)
     except BundleError as error:
         raise _UnfedError(str(error)) from error
-    model = BundleModel(bundle.folder, bundle.task, provider=provider, threads=threads, graph=graph.file)
+    model = open_model(bundle.folder, bundle.task, provider=provider, threads=threads, graph=graph.file)
     model.check_weights()
     return _Candidate(graph, model)
 
 
-def _absent(provider: str, gpu: bool) -> str | None:
+def _absent(provider: Provider, gpu: bool) -> str | None:
     """Why a provider is not on this machine."""
-    if provider in GPU_PROVIDERS:
+    if provider.on_gpu:
         return None if gpu else "No CUDA device is visible."
-    return None if is_installed(provider) else f"Not installed: pip install 'xlm-onnx[{provider}]'"
+    return None if is_installed(provider) else f"Not installed: pip install 'xlm-onnx[{provider.extra}]'"
 
 
 def _measure_rounds(candidates: Sequence[_Candidate], seconds: float, report: Callable[[float], None]) -> None:

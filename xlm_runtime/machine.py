@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
 
 def available_cpus(processes: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -69,3 +74,108 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What measured times hold for: the CPU's name, the GPU's or None, threads, and the providers' packages."""
+
+    cpu: str
+    gpu: str | None
+    threads: int
+    versions: dict[str, str]
+
+
+def this_machine(threads: int, gpu: str | None, packages: Iterable[str]) -> Machine:
+    """The machine at hand.
+
+    Args:
+        gpu: the GPU's name, see `visible_gpu`.
+        packages: whose versions matter.
+    """
+    return Machine(cpu_name(), gpu, threads, installed_versions(packages))
+
+
+def cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
+    """As the system names it: "AMD EPYC 9V74 80-Core Processor"; its architecture where it has no name."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next((name for name in named if name), "") or platform.processor() or platform.machine()
+
+
+def visible_gpu(device: int = 0) -> tuple[str, str] | None:
+    """Name and architecture of a CUDA device; None where there is none, or no driver or no cuda-bindings.
+
+    Raises:
+        InputError: there are devices, but none with this number.
+    """
+    try:
+        runtime = open_cuda(device, "provider='auto'", "gpu")
+    except (EngineError, MissingExtraError):
+        return None
+    error, properties = runtime.cudaGetDeviceProperties(device)
+    return describe_gpu(properties) if error == runtime.cudaError_t.cudaSuccess else None
+
+
+def describe_gpu(properties: Any) -> tuple[str, str]:
+    """Name and architecture, such as ("NVIDIA H200", "sm90"), out of CUDA's properties of a device."""
+    return properties.name.decode().rstrip("\0"), f"sm{properties.major}{properties.minor}"
+
+
+def open_cuda(index: int, purpose: str, extra: str) -> Any:
+    """CUDA's runtime library, once it is known to see device number `index`.
+
+    Args:
+        purpose: who asks, for messages: "provider='tensorrt'".
+        extra: the extra that installs cuda-bindings there.
+
+    Raises:
+        MissingExtraError: cuda-bindings is not installed.
+        InputError: no device has this number.
+        EngineError: there is no driver, an old one, or no device.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise MissingExtraError("cuda-bindings", extra, purpose) from error
+    count = _count_devices(runtime, purpose)
+    if not 0 <= index < count:
+        raise InputError(f"device is {index}; expected 0 to {count - 1}, since {count} CUDA device(s) are visible.")
+    return runtime
+
+
+def _count_devices(runtime: Any, purpose: str) -> int:
+    """How many devices are visible.
+
+    Raises:
+        EngineError: none, or the driver is missing or older than cuda-bindings.
+    """
+    error, count = runtime.cudaGetDeviceCount()
+    errors = runtime.cudaError_t
+    if error == errors.cudaSuccess and count:
+        return int(count)
+    driver, built_for = runtime.cudaDriverGetVersion()[1], runtime.cudaRuntimeGetVersion()[1]
+    if not driver:
+        raise EngineError(
+            f"{purpose} needs an NVIDIA GPU, but no NVIDIA driver is there. Run it on a machine with one; a container "
+            "sees the host's driver when it is started with --gpus all."
+        )
+    if error == errors.cudaErrorInsufficientDriver:
+        raise EngineError(
+            f"{purpose}: the NVIDIA driver supports CUDA {_cuda_version(driver)}, but cuda-bindings was built for CUDA "
+            f"{_cuda_version(built_for)}. Upgrade the driver, or pip install 'cuda-bindings=={driver // 1000}.*'."
+        )
+    if error in (errors.cudaErrorNoDevice, errors.cudaSuccess):
+        raise EngineError(
+            f"{purpose} needs an NVIDIA GPU, but the driver sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES; a "
+            "container has to be started with --gpus all."
+        )
+    what = runtime.cudaGetErrorString(error)[1].decode()
+    raise EngineError(f"{purpose}: CUDA could not start: {what} ({error.name}). Check nvidia-smi.")
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

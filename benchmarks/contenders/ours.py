@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import Row
+from xlm_runtime.model.batching import answer_groups
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.sessions import GpuOptions
@@ -39,7 +40,9 @@ class RuntimeModel:
 
     def answer_all(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """The runtime's own batching, whatever its layout makes of it."""
-        return list(self._model.answer_each(rows, lambda batch: self.answer(batch, False)))
+        groups = ([row] for row in rows)
+        batching = self._model.batching
+        return list(answer_groups(groups, lambda batch: self.answer(batch, False), lambda _, found: found[0], batching))
 
     def answer_texts(self, texts: list[str]) -> list[Any]:
         return self._pipeline(texts)

@@ -33,6 +33,7 @@ from examples.train_demo.tasks import (
 from examples.train_demo.vocabulary import LANG2ID, POSITIONS
 from xlm_runtime import pipeline
 from xlm_runtime.model.model import BundleModel, TokenSequence
+from xlm_runtime.model.opening import open_model
 from xlm_runtime.tokenization import XLMTokenizer
 
 Figures = dict[str, float]
@@ -174,7 +175,7 @@ def score_choice(bundle: Path, sets: HeldOut, **options: Any) -> Figures:
 
 def score_masked(bundle: Path, sets: HeldOut, **options: Any) -> Figures:
     """How often the masked token is among the five best."""
-    model = BundleModel(bundle, "fill-mask", **options)
+    model = open_model(bundle, "fill-mask", **options)
     hits = []
     for item in sets.masked:
         logits = _logits(model, item.ids, item.lang, item.positions)

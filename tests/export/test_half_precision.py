@@ -17,11 +17,11 @@ from torch import nn
 
 from tests.make_checkpoint import make_checkpoint
 from xlm_export import load_checkpoint
-from xlm_export.export import VERIFYING_PROVIDER
 from xlm_export.onnx_graph.file import save
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import trace
 from xlm_export.verification.report import VerificationCase, verify_graph
+from xlm_runtime.providers import verifying_provider
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 
@@ -98,7 +98,7 @@ def verified(graph: ExportGraph, precision: str, folder: Path) -> None:
     """The graph in `precision` within that precision's limits of float32 torch, finite everywhere."""
     path = folder / f"{precision}.onnx"
     save(trace(graph, precision, 18), path)
-    sessions: dict[str, Any] = {VERIFYING_PROVIDER[precision]: open_session(path, VERIFYING_PROVIDER[precision])}
+    sessions: dict[str, Any] = {verifying_provider(precision): open_session(path, verifying_provider(precision))}
     if precision == "fp16":
         sessions["every result rounded"] = Rounding(path)
     for name, session in sessions.items():

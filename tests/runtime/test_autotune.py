@@ -1,4 +1,4 @@
-"""`xlm-runtime calibrate` over tiny bundles, with the engines that are there."""
+"""`xlm-runtime autotune` over tiny bundles, with the engines that are there."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_kind_of_graph(bundles: Bundles, name: str, workloads: list[str]) 
 
 def test_the_command_prints_and_keeps_what_auto_reads(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((copy / "bundle.json").read_text())
-    assert cli.main(["calibrate", str(copy), "--threads", "1"]) == 0
+    assert cli.main(["autotune", str(copy), "--threads", "1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     after = json.loads((copy / "bundle.json").read_text())
@@ -82,10 +82,10 @@ def test_the_command_prints_and_keeps_what_auto_reads(copy: Path, capsys: pytest
     assert out.index(f"model.onnx  {best.provider} ") < out.index(f"model.onnx  {other.provider} ")
     assert "left out: cuda: No CUDA device is visible." in out
     assert pipeline(TASK, copy, "auto", 1).model.provider == best.provider
-    assert "the bundle has no calibration" in pipeline(TASK, copy, "auto", 2).model.reason
+    assert "the bundle has no times" in pipeline(TASK, copy, "auto", 2).model.reason
     # once more with another number of threads, and once with the same
     for threads in ("2", "1"):
-        assert cli.main(["calibrate", str(copy), "--threads", threads, "--json"]) == 0
+        assert cli.main(["autotune", str(copy), "--threads", threads, "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed == json.loads((copy / "bundle.json").read_text())["calibration"][-1]
     assert [each.machine.threads for each in read_records(Bundle.load(copy))] == [2, 1]
@@ -130,7 +130,7 @@ def test_an_engine_that_fails_is_left_out(bundles: Bundles, monkeypatch: pytest.
     assert ("model.onnx", "openvino", "no room") in [
         (item.graph, item.provider, item.reason) for item in record.left_out
     ]
-    monkeypatch.setattr("xlm_runtime.autotune.is_installed", lambda provider: provider == "openvino")
+    monkeypatch.setattr("xlm_runtime.autotune.is_installed", lambda provider: provider.name == "openvino")
     with pytest.raises(InputError, match=r"No graph .* could be measured .* cpu: Not installed: .*openvino: no room"):
         measure(bundles(TASK), 1)
 
@@ -178,7 +178,7 @@ def test_errors_take_one_line(
     (copy / "model.onnx").write_bytes(bytes(content))
     before = (copy / "bundle.json").read_bytes()
     filled = [word.format(bundle=bundles(TASK), damaged=copy) for word in arguments]
-    assert cli.main(["calibrate", *filled]) == 1
+    assert cli.main(["autotune", *filled]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("xlm-runtime: error: ")
@@ -187,7 +187,13 @@ def test_errors_take_one_line(
     assert (copy / "bundle.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [["calibrate"], ["calibrate", "b", "c"], ["calibrate", "b", "--provider", "cpu"]])
+def test_the_former_name_of_the_command_works_with_a_note(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["calibrate", str(copy), "--threads", "1"]) == 0
+    assert capsys.readouterr().err.startswith("xlm-runtime: calibrate is called autotune now.")
+    assert len(Bundle.load(copy).timings) == 1
+
+
+@pytest.mark.parametrize("arguments", [["autotune"], ["autotune", "b", "c"], ["autotune", "b", "--provider", "cpu"]])
 def test_wrong_use(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
@@ -198,7 +204,7 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> 
 def test_figures_that_cannot_be_kept_are_printed_all_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (copy / "bundle.json").read_bytes()
     (copy / f".bundle.json.{os.getpid()}").mkdir()  # where the new file would be written first
-    assert cli.main(["calibrate", str(copy), "--threads", "1"]) == 1
+    assert cli.main(["autotune", str(copy), "--threads", "1"]) == 1
     out, err = capsys.readouterr()
     assert "model.onnx  openvino" in out
     assert err.count("\n") == 1
@@ -213,7 +219,7 @@ def test_what_changed_in_the_meantime_stays(copy: Path) -> None:
     keep(copy, record)
     after = Bundle.load(copy)
     assert "optimized" in after.verification
-    assert len(after.calibration) == 1
+    assert len(after.timings) == 1
     shutil.rmtree(copy)
     with pytest.raises(BundleError, match="not found"):
         keep(copy, record)

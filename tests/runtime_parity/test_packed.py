@@ -16,6 +16,7 @@ from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import pipeline
 from xlm_runtime.model.model import BundleModel
+from xlm_runtime.model.opening import open_model
 from xlm_runtime.model.packing import Multiples, PackedSession
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
@@ -87,7 +88,7 @@ def filled_up(model: BundleModel, multiples: Multiples) -> BundleModel:
 @pytest.mark.parametrize("name", NAMES)
 def test_packed_is_padded_is_transformers_alone(name: str, multiples: Multiples | None, bundles: Bundles) -> None:
     task = name.removesuffix("-simple")
-    padded, packed = BundleModel(bundles(name), task), BundleModel(bundles(f"{name}-packed"), task)
+    padded, packed = open_model(bundles(name), task), open_model(bundles(f"{name}-packed"), task)
     assert packed.graph.layout == "packed"
     if multiples is not None:
         packed = filled_up(packed, multiples)

@@ -23,10 +23,11 @@ from xlm_export.quantization.metric import METRICS, check_data, measure
 from xlm_export.quantization.products import find_embeddings, find_products
 from xlm_export.quantization.quality import Quality, Recorder, Trial, median_milliseconds
 from xlm_export.quantization.recipes import RECIPES, Recipe
-from xlm_export.verification.against_graph import graph_session
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
-from xlm_runtime.sessions import Session, available_cpus, open_session
+from xlm_runtime.machine import available_cpus
+from xlm_runtime.model.opening import padded_session
+from xlm_runtime.sessions import Session, open_session
 
 Progress = Callable[[str, int], None]
 """Takes the name of a step and how many are to follow it, as far as that is known."""
@@ -184,7 +185,7 @@ class _Maker:
             self.groups.append("embeddings")
         step("run the fp32 graph")
         recorder = Recorder(open_session(bundle.folder / source.file))
-        self.fp32 = graph_session(recorder, bundle, source)
+        self.fp32 = padded_session(recorder, bundle, source)
         self.answers = list(trial.answers(self.fp32))
         recorder.recording = False
         self.percentile = percentile
@@ -268,7 +269,7 @@ class _Maker:
         return self.trial.quality(self.answers, self._open())
 
     def _open(self) -> Session:
-        return graph_session(open_session(self.path, self.chosen.provider), self.bundle, self.source)
+        return padded_session(open_session(self.path, self.chosen.provider), self.bundle, self.source)
 
 
 def _source(bundle: Bundle) -> Graph:

@@ -12,7 +12,7 @@ from xlm_export.verification.batches import VerificationCase
 from xlm_export.verification.generations import generation_cases, steps
 from xlm_export.verification.report import Limit, OutputError, VerificationReport, argmax_agrees, compare
 from xlm_runtime.bundle import Bundle, Graph
-from xlm_runtime.model.packing import PackedSession
+from xlm_runtime.model.opening import padded_session
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import Task, TensorSpec, find_task, graph_outputs
 from xlm_runtime.tokenization import XLMTokenizer
@@ -26,13 +26,6 @@ SAME_INT8 = Limit(relative_error=1e-1, argmax_agreement=0.95)
 class _Outputs:
     task: Task
     outputs: tuple[TensorSpec, ...]
-
-
-def graph_session(session: Session, bundle: Bundle, graph: Graph) -> Session:
-    """An opened graph that takes and gives padded arrays, whatever its layout."""
-    if graph.is_packed:
-        return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type)
-    return session
 
 
 def verify_against(
@@ -69,7 +62,7 @@ def verify_against(
     task = find_task(bundle.architecture, bundle.task)
     packed = graph.is_packed
     outputs = _Outputs(task, graph_outputs(task, bundle.config, False, False) if packed else graph.outputs)
-    reference, candidate = (graph_session(session, bundle, graph) for session in (reference, candidate))
+    reference, candidate = (padded_session(session, bundle, graph) for session in (reference, candidate))
     maker = BatchMaker(bundle, graph)
     for feed in [*maker.seeded(), *maker.texts(tokenizer, own_texts())]:
         case = VerificationCase(" × ".join(map(str, feed["attention_mask"].shape)), feed)

@@ -15,6 +15,7 @@ from typing import Any
 
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.providers import find_provider
 from xlm_runtime.tasks import TensorSpec
 
 FORMAT_VERSION = 1
@@ -22,9 +23,6 @@ BUNDLE_FILE = "bundle.json"
 
 # Where the token stands that says whether a question has an answer: at the first </s>, at the last real token, or at 0.
 CLS_INDEX_CONVENTIONS = ("first-sep", "last", "first")
-
-# Provider → the engine whose own graphs it takes beside portable ones.
-ENGINES = {"cpu": "onnxruntime-cpu", "cuda": "onnxruntime-cuda", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,12 @@ class Graph:
     def is_portable(self) -> bool:
         """Whether it is made of standard operators, which every engine has."""
         return self.target is None
+
+    @property
+    def title(self) -> str:
+        """What tells it from the bundle's other graphs, such as "int8-static packed (onnxruntime-cpu)"."""
+        layout = " packed" if self.is_packed else ""
+        return f"{self.recipe or self.precision}{layout}" + (f" ({self.target})" if self.target else "")
 
     @property
     def file_name(self) -> str:
@@ -111,8 +115,8 @@ class Bundle:
 
     `files` maps each file's name to its sha256; `source` names the checkpoint and its hash; `versions` the libraries
     that wrote it; `conventions` holds `uses_langs` and, for the beam head, `cls_index`; `verification` holds `status`
-    ("passed", "failed" or "not run") and the report's summary; `calibration` the records of `xlm-runtime calibrate`,
-    one for each machine (`calibration_record.Record`).
+    ("passed", "failed" or "not run") and the report's summary; `timings` the records of `xlm-runtime autotune`, one
+    for each machine (`timings.Record`; "calibration" in `bundle.json`).
     """
 
     folder: Path
@@ -125,7 +129,7 @@ class Bundle:
     conventions: dict[str, Any]
     verification: dict[str, Any]
     config: XLMConfig
-    calibration: tuple[dict[str, Any], ...] = ()
+    timings: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path, *, accept_failed: bool = False) -> Bundle:
@@ -171,7 +175,7 @@ class Bundle:
                 conventions=values["conventions"],
                 verification=values["verification"],
                 config=XLMConfig.from_pretrained(folder),
-                calibration=tuple(values.get("calibration", ())),
+                timings=tuple(values.get("calibration", ())),
             )
         except (KeyError, TypeError) as error:
             raise BundleError(
@@ -203,27 +207,31 @@ class Bundle:
             "conventions": self.conventions,
             "verification": self.verification,
         }
-        return values | ({"calibration": list(self.calibration)} if self.calibration else {})
+        return values | ({"calibration": list(self.timings)} if self.timings else {})
 
     def graph(self, precision: str | None = None, provider: str | None = None) -> Graph:
         """The graph of a precision or recipe, by default in the precision of the bundle's first graph, for a provider.
 
-        A provider takes a graph that was rewritten for it first, and portable graphs else; without a provider
-        portable graphs come first.
+        Of several a provider takes the one that it prefers, see `Provider.targets`; without a provider portable graphs
+        come first.
 
         Raises:
-            InputError: the bundle has no such graph.
+            InputError: an unknown provider, or the bundle has no such graph.
         """
         wanted = self.graphs[0].precision if precision is None else precision
-        target = None if provider is None else ENGINES.get(provider)
         fitting = [graph for graph in self.graphs if wanted in (graph.precision, graph.recipe)]
-        usable = [graph for graph in fitting if provider is None or graph.target in (None, target)]
+        if provider is None:
+            usable = sorted(fitting, key=lambda graph: not graph.is_portable)  # the first of equals stays first
+        else:
+            row = find_provider(provider)
+            usable = [graph for graph in fitting if graph.target in row.targets]
+            usable.sort(key=lambda graph: (graph.layout not in row.layouts, row.targets.index(graph.target)))
         if usable:
-            return min(usable, key=lambda graph: graph.target != target)  # the first of equals
-        named = (f"{item.precision} ({item.target})" if item.target else item.precision for item in self.graphs)
+            return usable[0]
         which = f" for provider '{provider}'" if fitting else ""
         raise InputError(
-            f"The bundle '{self.folder}' has no graph in precision '{wanted}'{which}; it has {', '.join(named)}."
+            f"The bundle '{self.folder}' has no graph in precision '{wanted}'{which}; it has "
+            f"{', '.join(graph.title for graph in self.graphs)}."
         )
 
     def files_of(self, graph: Graph) -> list[str]:

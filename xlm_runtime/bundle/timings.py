@@ -1,30 +1,17 @@
-"""What `xlm-runtime calibrate` keeps in a bundle: how long calls took on one machine."""
+"""What `xlm-runtime autotune` keeps in a bundle: how long calls took on one machine."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import Bundle
-from xlm_runtime.errors import BundleError, EngineError, MissingExtraError
+from xlm_runtime.errors import BundleError
+from xlm_runtime.machine import Machine
 
 # what reading an entry raises that `Record.to_dict` did not make
 _DAMAGES = (KeyError, TypeError, ValueError, AttributeError)
-# packages that bring an engine
-_ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a record holds for: the CPU's name, the GPU's or None, threads, and the installed engines' versions."""
-
-    cpu: str
-    gpu: str | None
-    threads: int
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +38,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Record:
-    """A calibration on one machine; `date` is the day, as YYYY-MM-DD."""
+    """Measured times of one machine; `date` is the day, as YYYY-MM-DD."""
 
     machine: Machine
     date: str
@@ -89,11 +76,11 @@ def read_records(bundle: Bundle) -> list[Record]:
         BundleError: one of them is damaged.
     """
     try:
-        return [Record.from_dict(entry) for entry in bundle.calibration]
+        return [Record.from_dict(entry) for entry in bundle.timings]
     except _DAMAGES as error:
         raise BundleError(
             f"The section 'calibration' of the bundle '{bundle.folder}' is damaged ({error!r}); run `xlm-runtime "
-            "calibrate` again, or name a provider other than auto."
+            "autotune` again, or name a provider other than auto."
         ) from error
 
 
@@ -102,7 +89,7 @@ def replace_record(bundle: Bundle, record: Record) -> tuple[dict[str, Any], ...]
     damaged ones."""
     new = record.to_dict()
     same = ("cpu", "gpu", "threads")
-    others = [entry for entry in bundle.calibration if _is_whole(entry)]
+    others = [entry for entry in bundle.timings if _is_whole(entry)]
     return (*(entry for entry in others if any(entry[key] != new[key] for key in same)), new)
 
 
@@ -121,43 +108,6 @@ def relative_totals(timings: Iterable[Timing]) -> list[tuple[float, Timing]]:
     least = {name: min(each.milliseconds[name] for each in listed) for name in common}
     totals = [(sum(each.milliseconds[name] / least[name] for name in common) / len(common), each) for each in listed]
     return sorted(totals, key=lambda pair: pair[0])
-
-
-def this_machine(threads: int, gpu: str | None) -> Machine:
-    """The machine at hand.
-
-    Args:
-        gpu: the GPU's name, see `visible_gpu`.
-    """
-    from xlm_runtime.machine import installed_versions  # slow to import, and only calibrations need it
-
-    return Machine(_cpu_name(), gpu, threads, installed_versions(_ENGINES))
-
-
-def visible_gpu(device: int = 0) -> tuple[str, str] | None:
-    """Name and architecture of a CUDA device; None where there is none, or no driver or no cuda-bindings.
-
-    Raises:
-        InputError: there are devices, but none with this number.
-    """
-    from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
-
-    try:
-        opened = CudaDevice(device, "provider='auto'", "gpu")
-    except (EngineError, MissingExtraError):
-        return None
-    opened.close()
-    return opened.name, opened.architecture
-
-
-def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
-    """As the system names it: "AMD EPYC 9V74 80-Core Processor"; its architecture where it has no name."""
-    try:
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in named if name), "") or platform.processor() or platform.machine()
 
 
 def _is_whole(entry: Any) -> bool:

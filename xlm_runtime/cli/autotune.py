@@ -1,15 +1,16 @@
-"""`xlm-runtime calibrate`: times the graphs and providers of a bundle on this machine, for provider "auto"."""
+"""`xlm-runtime autotune`: times the graphs and providers of a bundle on this machine, for provider "auto"."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 
 from xlm_runtime.autotune import keep, measure
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.bundle.timings import Record, relative_totals
-from xlm_runtime.cli.evaluate import progress_bar
+from xlm_runtime.cli.progress import progress_bar
 
 _HELP = (
     "Times each graph of a bundle with each provider that is installed on this machine, and keeps the figures in "
@@ -19,11 +20,24 @@ _HELP = (
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command with `add_parser` of the commands."""
-    parser = add("calibrate", help="time providers on this machine, for --provider auto", description=_HELP)
+    parser = add("autotune", help="time providers on this machine, for --provider auto", description=_HELP)
     parser.set_defaults(run=run)
+    add_options(parser)
+    former = add("calibrate", description=f"The former name of autotune. {_HELP}")  # named in no list of commands
+    former.set_defaults(run=run_by_former_name)
+    add_options(former)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
     parser.add_argument("--json", action="store_true", help="print the record as one JSON object")
+
+
+def run_by_former_name(args: argparse.Namespace) -> int:
+    """`run`, with a note."""
+    print("xlm-runtime: calibrate is called autotune now.", file=sys.stderr)
+    return run(args)
 
 
 def run(args: argparse.Namespace) -> int:

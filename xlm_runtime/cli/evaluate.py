@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from xlm_runtime.cli.progress import progress_bar
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.cli.question_answering import add_window_options, read_window_options
 from xlm_runtime.errors import InputError
@@ -99,25 +98,3 @@ def _described(data: SquadFile, lang: str | None) -> str:
     )
     version = f"version {data.version}, " if data.version else ""
     return f"{len(data.examples)} questions, {version}{language}"
-
-
-@contextmanager
-def progress_bar(total: int, unit: str = "question") -> Iterator[Callable[[int], None]]:
-    """Shows how many of `total` are done, on a terminal alone: with tqdm where it is installed, else in a line."""
-    stream = sys.stderr
-    if not stream.isatty():
-        yield lambda done: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-
-        def show(done: int) -> None:
-            if done % 10 == 0 or done == total:
-                print(f"\r{done} of {total} {unit}", end="", file=stream, flush=True)
-
-        yield show
-        print(file=stream)
-        return
-    with tqdm(total=total, unit=unit, file=stream) as bar:
-        yield lambda done: bar.update(done - bar.n)

@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from xlm_runtime.model.choose import AUTO
 from xlm_runtime.pipelines import pipeline
-from xlm_runtime.sessions import PROVIDERS, GpuOptions
+from xlm_runtime.providers import AUTO, PROVIDERS
+from xlm_runtime.sessions import GpuOptions
 
 
 def add_provider_options(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from xlm_runtime.model.model import BundleModel
+from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +36,7 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_window_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_window_options` added, as keyword arguments of the pipeline."""
+    """What `add_window_options` added, as keyword arguments of `resolve_options`."""
     return {
         "max_seq_len": args.max_seq_len,
         "doc_stride": args.doc_stride,
@@ -44,15 +47,16 @@ def read_window_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_options` added, as keyword arguments of the pipeline."""
-    return {
-        "context": args.context,
-        "top_k": args.top_k,
-        "stride_check": args.stride_check,
-        "handle_impossible_answer": args.handle_impossible_answer,
+def read_options(args: argparse.Namespace) -> Callable[[BundleModel], QuestionAnsweringOptions]:
+    """What `add_options` added, as the pipeline's options for an opened model."""
+    return lambda model: resolve_options(
+        model.config.max_position_embeddings,
+        context=args.context,
+        top_k=args.top_k,
+        stride_check=args.stride_check,
+        handle_impossible_answer=args.handle_impossible_answer,
         **read_window_options(args),
-    }
+    )
 
 
 def answer_rows(answer: Any) -> list[list[str]]:

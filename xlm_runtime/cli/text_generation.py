@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.generation import GenerationOptions
+from xlm_runtime.pipelines.text_generation import TextGenerationOptions
+from xlm_runtime.pipelines.text_scoring import TextScoringOptions
 
 Rows = list[list[str]]
 
@@ -51,8 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The pipeline's keyword arguments.
+def read_options(args: argparse.Namespace) -> TextGenerationOptions | TextScoringOptions:
+    """The pipeline's options, or with --score those of its scoring.
 
     Raises:
         InputError: options that contradict each other.
@@ -71,8 +73,8 @@ def read_options(args: argparse.Namespace) -> dict[str, Any]:
         if others:
             named = ", ".join("--" + ("sample" if name == "do_sample" else name.replace("_", "-")) for name in others)
             raise InputError(f"--score reads texts and generates none; leave out {named}.")
-        return {"prompt_start": args.prompt_start}
-    return {"options": GenerationOptions(**flags, **given), "prompt_start": args.prompt_start}
+        return TextScoringOptions(args.prompt_start)
+    return TextGenerationOptions(GenerationOptions(**flags, **given), args.prompt_start)
 
 
 def answer_rows(answer: Any) -> Rows:
@@ -86,10 +88,10 @@ def answer_rows(answer: Any) -> Rows:
     return [[*score, result["ending"], result["generated_text"]] for score, result in zip(scores, results, strict=True)]
 
 
-def stream(pipe: Any, inputs: Iterable[Any], options: Mapping[str, Any]) -> None:
+def stream(pipe: Any, inputs: Iterable[Any], lang: str | None, options: TextGenerationOptions) -> None:
     """Print what follows each prompt, piece by piece, and a line's end behind it."""
     for item in inputs:
-        for piece in pipe.stream(item, **options):
+        for piece in pipe.stream(item, options.generation, lang=lang, prompt_start=options.prompt_start):
             sys.stdout.write(piece)
             sys.stdout.flush()
         print(flush=True)

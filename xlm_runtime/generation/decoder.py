@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.model.batching import Tokenized
 from xlm_runtime.model.cache import Cache
+from xlm_runtime.numerics import pad
 from xlm_runtime.sessions import Array
 
 Logits = NDArray[np.float32]
@@ -77,12 +78,8 @@ class CachedDecoder:
         return self._cache
 
     def start(self, prompts: Sequence[Prompt]) -> Logits:
-        rows, longest = len(prompts), max(map(len, prompts))
-        input_ids = np.full((rows, longest), self._model.config.pad_token_id or 0, np.int64)
-        mask = np.zeros((rows, longest), np.int64)
-        for row, prompt in enumerate(prompts):
-            first = longest - len(prompt)
-            input_ids[row, first:], mask[row, first:] = prompt.input_ids, 1
+        input_ids, mask = pad([prompt.input_ids for prompt in prompts], self._model.config.pad_token_id or 0, left=True)
+        rows, longest = input_ids.shape
         self.begin(prompts)
         return self.extend(input_ids, mask, np.arange(1, rows + 1) * longest - 1)
 

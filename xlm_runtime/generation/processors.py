@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xlm_runtime.generation.decoder import Logits, Prompt
 from xlm_runtime.generation.options import GenerationOptions
+from xlm_runtime.numerics import kth_highest, probabilities
 
 
 class Growing(Protocol):
@@ -96,8 +96,7 @@ class TopK:
 
     def __call__(self, sequence: Growing, scores: Logits) -> None:
         if self._count < len(scores):
-            least = np.partition(scores, len(scores) - self._count)[len(scores) - self._count]
-            scores[scores < least] = -np.inf
+            scores[scores < kth_highest(scores, self._count)] = -np.inf
 
 
 class TopP:
@@ -131,17 +130,3 @@ def make_processors(options: GenerationOptions, eos_ids: Sequence[int], bad_word
     if options.top_p < 1:
         found.append(TopP(options.top_p))
     return found
-
-
-def probabilities(scores: Logits) -> NDArray[np.float64]:
-    """Softmax of (n,) scores in double precision; -inf gives 0."""
-    weights = np.exp((scores - scores.max()).astype(np.float64))
-    result: NDArray[np.float64] = weights / weights.sum()
-    return result
-
-
-def log_softmax(scores: Logits) -> Logits:
-    """Log-probabilities along the last axis, in float32."""
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    result: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result

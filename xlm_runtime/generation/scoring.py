@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlm_runtime.generation.decoder import CachedDecoder, Logits, Model, Prompt, RecomputingDecoder
-from xlm_runtime.generation.processors import log_softmax
 from xlm_runtime.model.batching import plan_batches
+from xlm_runtime.numerics import log_softmax, pad
 
 # Rows of logits at once: 256 × 95,000 words take 97 MB.
 MOST_LOGITS = 256
@@ -16,11 +16,8 @@ MOST_LOGITS = 256
 
 def score_cached(model: Model, prompts: Sequence[Prompt]) -> list[list[float]]:
     """With a cache, in pieces of a bounded number of logits; for each prompt its `len - 1` log-probabilities."""
-    rows, longest = len(prompts), max(map(len, prompts))
-    ids = np.full((rows, longest), model.config.pad_token_id or 0, np.int64)
-    mask = np.zeros((rows, longest), np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :], mask[row, longest - len(prompt) :] = prompt.input_ids, 1
+    ids, mask = pad([prompt.input_ids for prompt in prompts], model.config.pad_token_id or 0, left=True)
+    rows, longest = ids.shape
     decoder = CachedDecoder(model)
     decoder.begin(prompts)
     found: list[list[float]] = [[] for _ in prompts]

@@ -10,7 +10,8 @@ import numpy as np
 
 from xlm_runtime.generation.decoder import Decoder, Logits, Prompt
 from xlm_runtime.generation.options import GenerationOptions
-from xlm_runtime.generation.processors import Processor, log_softmax, probabilities
+from xlm_runtime.generation.processors import Processor
+from xlm_runtime.numerics import log_softmax, probabilities, top_k
 
 # why a sequence ended there ("eos", "stop", "length"), None while it goes on; from its new ids
 Ending = Callable[[list[int]], str | None]
@@ -166,7 +167,7 @@ class BeamSearch:
                 process(beam, row)
         totals = scores + np.array([[beam.score] for beam in beams], np.float32)
         running: list[tuple[int, Hypothesis]] = []
-        for rank, flat in enumerate(_best(totals.reshape(-1), self._candidates)):
+        for rank, flat in enumerate(top_k(totals.reshape(-1), self._candidates)):
             parent, token = divmod(int(flat), totals.shape[1])
             total = float(totals[parent, token])
             if total == -np.inf:
@@ -202,12 +203,3 @@ def draw(scores: Logits, generator: np.random.Generator) -> int:
     """A token by its probability: the first at which the cumulative distribution exceeds a uniform number."""
     cumulative = np.cumsum(probabilities(scores))
     return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
-
-
-def _best(scores: Logits, count: int) -> np.ndarray:
-    """Indices of the `count` highest of (n,) scores, the highest first, ties in their order."""
-    if count >= len(scores):
-        return np.argsort(-scores, kind="stable")
-    least = np.partition(scores, len(scores) - count)[len(scores) - count]
-    candidates = np.flatnonzero(scores >= least)
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]

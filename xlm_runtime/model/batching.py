@@ -10,12 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xlm_runtime.errors import InputError, XLMError
-
-IntArray = NDArray[np.int64]
+from xlm_runtime.numerics import IntArray, broadcast_rows, pad
 
 
 class Sized(Protocol):
@@ -40,6 +36,7 @@ PACKED_PLACES = 2
 
 R = TypeVar("R", bound=Sized)
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,18 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) 
 
 def answer_groups(
     groups: Iterable[Sequence[R]],
-    answer: Callable[[list[R]], Sequence[T]],
+    forward: Callable[[list[R]], Iterable[T]],
+    postprocess: Callable[[Sequence[R], Sequence[T]], A],
     options: BatchOptions,
-) -> Iterator[list[T]]:
-    """Answer groups of rows (the windows of one text, the choices of one question), a list for each, in order.
+) -> Iterator[A]:
+    """Answer groups of rows (the windows of one text, the choices of one question), in order.
 
     Rows of different groups share batches. `groups` is read in bounded windows, as answers are taken. Where reading
     it raises an `XLMError`, the groups before are answered first.
+
+    Args:
+        forward: a batch → what the model gives for each of its rows.
+        postprocess: a group and what the model gave for each of its rows → its answer, as soon as all are there.
     """
     source = iter(groups)
     while True:
@@ -115,7 +117,7 @@ def answer_groups(
             rows += max(1, len(group))
             tokens += sum(len(row) for row in group)
         full = rows >= options.window_rows or tokens >= options.window_tokens
-        yield from _answer_window(window, answer, options)
+        yield from _answer_window(window, forward, postprocess, options)
         if failure is not None:
             raise failure
         if not full:
@@ -123,25 +125,28 @@ def answer_groups(
 
 
 def _answer_window(
-    window: list[Sequence[R]], answer: Callable[[list[R]], Sequence[T]], options: BatchOptions
-) -> Iterator[list[T]]:
-    flat = [row for group in window for row in group]
-    answers: dict[int, T] = {}
-    for batch in plan_batches([len(row) for row in flat], options.max_tokens, options.packed):
-        answers.update(zip(batch, answer([flat[i] for i in batch]), strict=True))
-    first = 0
-    for group in window:
-        yield [answers[i] for i in range(first, first + len(group))]
-        first += len(group)
+    window: list[Sequence[R]],
+    forward: Callable[[list[R]], Iterable[T]],
+    postprocess: Callable[[Sequence[R], Sequence[T]], A],
+    options: BatchOptions,
+) -> Iterator[A]:
+    flat = [(number, place, row) for number, group in enumerate(window) for place, row in enumerate(group)]
+    outputs: dict[int, dict[int, T]] = {number: {} for number in range(len(window))}  # of groups without an answer
+    answers = {number: postprocess(group, ()) for number, group in enumerate(window) if not group}
+    for batch in plan_batches([len(row) for _, _, row in flat], options.max_tokens, options.packed):
+        found = forward([flat[i][2] for i in batch])
+        for i, output in zip(batch, found, strict=True):
+            number, place, _ = flat[i]
+            outputs[number][place] = output
+            if len(outputs[number]) == len(window[number]):
+                whole = outputs.pop(number)
+                answers[number] = postprocess(window[number], [whole[k] for k in range(len(whole))])
+    for number in range(len(window)):
+        yield answers.pop(number)
 
 
 def pad_rows(rows: Sequence[Tokenized], pad_id: int) -> dict[str, IntArray]:
     """`input_ids`, `attention_mask` and `langs` of a batch, each (rows, longest row) int64."""
-    longest = max(len(row) for row in rows)
-    input_ids = np.full((len(rows), longest), pad_id, np.int64)
-    attention_mask = np.zeros((len(rows), longest), np.int64)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(row)] = row.input_ids
-        attention_mask[i, : len(row)] = 1
-    langs = np.repeat(np.array([row.lang_id for row in rows], np.int64)[:, None], longest, axis=1)
+    input_ids, attention_mask = pad([row.input_ids for row in rows], pad_id)
+    langs = broadcast_rows([row.lang_id for row in rows], input_ids.shape[1])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "langs": langs}

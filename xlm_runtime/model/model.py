@@ -1,44 +1,19 @@
-"""`BundleModel`: a bundle opened for answering, which every pipeline holds: tokenizer, session and batching."""
+"""`BundleModel`: a bundle opened for answering, which every pipeline holds: texts to rows, rows to arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from xlm_runtime.bundle import Bundle
-from xlm_runtime.errors import BundleError, EngineError, InputError
-from xlm_runtime.model.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
+from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.errors import InputError
+from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows
 from xlm_runtime.model.cache import Cache, KeyValueCache
-from xlm_runtime.model.choose import AUTO, check_graph, choose, choose_graph
-from xlm_runtime.model.packing import Multiples, PackedSession
-from xlm_runtime.sessions import (
-    BUILDING_PROVIDERS,
-    GPU_PROVIDERS,
-    PROVIDERS,
-    Array,
-    CachingSession,
-    GpuOptions,
-    Session,
-    open_session,
-)
+from xlm_runtime.sessions import Array, CachingSession, Session
 from xlm_runtime.tokenization import XLMTokenizer
-
-R = TypeVar("R", bound=Sized)
-T = TypeVar("T")
-
-# Tokens of one batch. Two CPU cores are busy with few tokens: 134 sequences of 8 to 128 tokens took 1.25 s one by
-# one, 1.04 s in batches of 512 tokens, 1.13 s of 2048. A GPU needs more to be busy.
-_MAX_TOKENS = {"cpu": 512, "openvino": 512, "cuda": 8192, "tensorrt": 8192, "tensorrt-ep": 8192}
-# The same for packed batches, where it differs: 134 sequences took 3.52 s in place of 3.64.
-_MAX_PACKED_TOKENS = {"openvino": 1024}
-# OpenVINO makes and keeps kernels for every new shape. Packed batches of like size share theirs: groups of 2 to 8
-# sequences took 4.1 s in place of 5.2, and the process grew to 0.7 GB in place of 1.7 (benchmarks/NOTES.md).
-_MULTIPLES = {"openvino": Multiples(tokens=32, longest=16)}
 
 
 @dataclass(frozen=True)
@@ -70,92 +45,42 @@ class TokenSequence:
 
 
 class BundleModel:
-    """Opens a bundle: checks its files, loads its tokenizer and starts its session.
-
-    The weights' hash is computed while the engine loads them, and known before the first answer.
+    """What `opening.open_model` opened.
 
     Args:
-        folder: the bundle.
-        task: the task the bundle must have been exported for.
-        provider: see `open_session`; "auto" takes what `choice.choose` finds.
-        threads, gpu, engine_cache: see `open_session`; with "auto" those that the chosen provider has count.
-        precision: which of the bundle's graphs; by default its first.
-        graph: the file of the graph, in place of `precision`; not with "auto".
-        max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
-
-    `provider` is the provider that was opened, and `reason` a sentence that says why.
-
-    Raises:
-        BundleError: missing, changed or newer files, a failed verification.
-        InputError: a bundle for another task, or an unknown provider or precision.
-        MissingExtraError, EngineError: see `open_session`.
+        bundle, graph: the bundle, and which of its graphs.
+        provider: where the session computes.
+        reason: a sentence that says why this graph and provider.
+        session: takes the padded graph's inputs and gives its outputs, whatever the graph's layout.
+        tokenizer: the bundle's.
+        batching: how batches are formed unless a pipeline forms its own.
+        weights_check: ends with a BundleError where the weights' files are not those of the export.
     """
 
     def __init__(
         self,
-        folder: str | Path,
-        task: str,
+        bundle: Bundle,
+        graph: Graph,
         *,
-        provider: str = "cpu",
-        threads: int | None = None,
-        precision: str | None = None,
-        max_tokens: int | None = None,
-        gpu: GpuOptions | None = None,
-        engine_cache: str | Path | None = None,
-        graph: str | None = None,
+        provider: str,
+        reason: str,
+        session: Session,
+        tokenizer: XLMTokenizer,
+        batching: BatchOptions,
+        weights_check: Future[None],
     ) -> None:
-        if provider not in (*PROVIDERS, AUTO):
-            raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join((*PROVIDERS, AUTO))}.")
-        self.bundle = Bundle.load(folder)
-        if self.bundle.task != task:
-            raise InputError(
-                f"The bundle '{folder}' was exported for the task {self.bundle.task} ({self.bundle.architecture}), "
-                f"not for {task}. Use pipeline('{self.bundle.task}', ...), or export the checkpoint with --task {task}."
-            )
-        self.config = self.bundle.config
-        if provider == AUTO:
-            chosen = choose(self.bundle, precision, threads, gpu)
-            provider, self.graph, self.reason = chosen.provider, chosen.graph, chosen.reason
-            gpu = gpu if provider in GPU_PROVIDERS else None
-            engine_cache = engine_cache if provider in BUILDING_PROVIDERS else None
-        else:
-            self.reason = f"provider='{provider}' was asked for."
-            bundle = self.bundle
-            self.graph = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
+        self.bundle = bundle
+        self.graph = graph
+        self.config = bundle.config
         self.provider = provider
-        packed = self.graph.is_packed
-        budget = _MAX_TOKENS | (_MAX_PACKED_TOKENS if packed else {})
-        self.batching = BatchOptions(budget[provider] if max_tokens is None else max_tokens, packed=packed)
-        check_graph(self.graph, self.bundle)
-        # an engine holds its weights itself, and its stamp the hash
-        weights = [] if provider == "tensorrt" else self.bundle.files_of(self.graph)
-        of_other_graphs = {name for graph in self.bundle.graphs for name in self.bundle.files_of(graph)}
-        self.bundle.check_files([name for name in self.bundle.files if name not in of_other_graphs])
-        for name in weights:
-            if not (self.bundle.folder / name).is_file():
-                raise BundleError(f"File '{name}' not found in path '{folder}'; copy the whole bundle again.")
-        # The engine reads the weights without holding Python's lock. Beside it one thread, not to take the cores from
-        # it, loads the tokenizer and hashes the weights.
-        beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
-        tokenizer = beside.submit(XLMTokenizer.from_pretrained, self.bundle.folder)
-        self._weights_check = beside.submit(self.bundle.check_files, weights)
-        beside.shutdown(wait=False)
-        try:
-            path = self.bundle.folder / self.graph.file
-            self.session: Session = open_session(path, provider, threads, gpu, engine_cache)
-        except EngineError:
-            self._weights_check.result()  # a damaged file is the better explanation
-            raise
-        if packed:
-            self.session = PackedSession(
-                self.session,
-                self.graph.inputs,
-                self.graph.outputs,
-                self.config.summary_type,
-                _MULTIPLES.get(provider, Multiples()),
-            )
-        self.tokenizer = tokenizer.result()
-        self._with_choices = any("num_choices" in spec.axes for spec in self.graph.inputs)
+        self.reason = reason
+        self.session = session
+        self.tokenizer = tokenizer
+        self.batching = batching
+        self.has_cache = graph.has_cache
+        self._weights_check = weights_check
+        self._uses_langs = self.config.uses_langs
+        self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
 
     def encode(self, item: TextItem, *, truncation: bool | str = False, layout: bool = False) -> TokenSequence:
         """Tokenize a text or pair, with special tokens around it.
@@ -196,15 +121,6 @@ class BundleModel:
             item.text, item.text_pair, input_ids, lang_id, encoding["offset_mapping"], encoding.word_ids()
         )
 
-    def answer(self, groups: Iterable[Sequence[R]], read: Callable[[list[R]], Sequence[T]]) -> Iterator[list[T]]:
-        """For each group of sequences, in order, what `read` returns for each; `read` gets whole batches."""
-        return answer_groups(groups, read, self.batching)
-
-    def answer_each(self, sequences: Iterable[R], read: Callable[[list[R]], Sequence[T]]) -> Iterator[T]:
-        """`answer` for groups of one."""
-        for (answer,) in self.answer(([sequence] for sequence in sequences), read):
-            yield answer
-
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
 
@@ -221,7 +137,7 @@ class BundleModel:
         """
         pad_id = self.tokenizer.pad_token_id
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
-        if not self.config.uses_langs:
+        if not self._uses_langs:
             del arrays["langs"]
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
@@ -264,11 +180,6 @@ class BundleModel:
     def max_rows(self, prompt: int, length: int) -> int | None:
         """Most rows that a cache takes of prompts of `prompt` tokens, which grow to `length`; None for any number."""
         return self.session.max_rows(prompt, length) if isinstance(self.session, CachingSession) else None
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether the graph takes and gives keys and values of past tokens."""
-        return self.graph.has_cache
 
     def lang_id(self, lang: str | None) -> int:
         """The number of a language, the configuration's default for None.

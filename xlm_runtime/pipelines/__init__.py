@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.model import BundleModel
+from xlm_runtime.model.opening import open_model
+from xlm_runtime.pipelines.base import Pipeline
 from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
 from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
 from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
@@ -22,7 +23,7 @@ class PipelineEntry(NamedTuple):
     """A row of the table: the task that a bundle is exported for, and the class that answers with it."""
 
     bundle_task: str
-    make: type[Any]
+    make: type[Pipeline[Any, Any, Any, Any]]
 
 
 PIPELINES = {
@@ -35,6 +36,132 @@ PIPELINES = {
     "token-classification": PipelineEntry("token-classification", TokenClassificationPipeline),
     "question-answering": PipelineEntry("question-answering", QuestionAnsweringPipeline),
 }
+
+
+@overload
+def pipeline(
+    task: Literal["feature-extraction"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> FeatureExtractionPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["fill-mask"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> FillMaskPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["text-generation"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> TextGenerationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["text-classification"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> TextClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["zero-shot-classification"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> ZeroShotClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["multiple-choice"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> MultipleChoicePipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["token-classification"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> TokenClassificationPipeline: ...
+
+
+@overload
+def pipeline(
+    task: Literal["question-answering"],
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> QuestionAnsweringPipeline: ...
+
+
+@overload
+def pipeline(
+    task: str,
+    model: str | Path,
+    provider: str = ...,
+    threads: int | None = ...,
+    precision: str | None = ...,
+    *,
+    max_tokens: int | None = ...,
+    gpu: GpuOptions | None = ...,
+    engine_cache: str | Path | None = ...,
+) -> Any: ...
 
 
 def pipeline(
@@ -54,10 +181,11 @@ def pipeline(
         task: a name out of `PIPELINES`, which are Hugging Face's names.
         model: the bundle's folder.
         provider: "cpu" or "openvino"; on a GPU "cuda" (ONNX Runtime), "tensorrt" (engines from `xlm-export engine`) or
-            "tensorrt-ep" (ONNX Runtime's TensorRT provider); "auto" takes the fastest of `xlm-runtime calibrate`, or
+            "tensorrt-ep" (ONNX Runtime's TensorRT provider); "auto" takes the fastest of `xlm-runtime autotune`, or
             goes by what is installed. The pipeline's `model.provider` and `model.reason` tell which and why.
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
-        precision: which of the bundle's graphs, such as "fp32"; by default its first.
+        precision: which of the bundle's graphs, by its precision, such as "fp32", or the recipe that quantised it, such
+            as "int8-static"; by default its first.
         max_tokens: budget of one batch, sequences × longest sequence, or tokens where the bundle's graph is packed; by
             default one that suits the provider.
         gpu: options of the providers on a GPU.
@@ -69,12 +197,12 @@ def pipeline(
     Raises:
         InputError: an unknown task, provider or precision, or a bundle for another task.
         BundleError: missing, changed or newer files, a failed verification.
-        MissingExtraError, EngineError: an engine or device that is not there.
+        MissingExtraError, EngineError: a provider or device that is not there.
     """
     if task not in PIPELINES:
         raise InputError(f"Unknown task '{task}'; expected one of {', '.join(PIPELINES)}.")
     entry = PIPELINES[task]
-    opened = BundleModel(
+    opened = open_model(
         model,
         entry.bundle_task,
         provider=provider,

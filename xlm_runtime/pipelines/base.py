@@ -1,19 +1,103 @@
-"""What pipelines accept: one text, a list or a stream; and what they return: one answer, a list or a stream."""
+"""The one way from inputs to answers, which every pipeline goes: preprocess, forward, postprocess."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.model import TextItem
+from xlm_runtime.model.batching import Sized, answer_groups
+from xlm_runtime.model.model import BundleModel, TextItem
 
-T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741  # the task's options
+R = TypeVar("R", bound=Sized)  # what the model reads
+T = TypeVar("T")  # what the model gives for each of them
+A = TypeVar("A")  # an answer
 
 Languages = str | Sequence[str | None] | None
 TextInput = str | Mapping[str, Any]
 TextInputs = TextInput | Iterable[TextInput]
+
+
+class Pipeline(ABC, Generic[O, R, T, A]):
+    """A task on an opened bundle. A task fills in three steps; `answer` runs them, and a call makes the options.
+
+    Args:
+        model: the opened bundle.
+    """
+
+    def __init__(self, model: BundleModel) -> None:
+        self.model = model
+        self.batching = model.batching
+
+    @abstractmethod
+    def preprocess(self, item: Any, lang: str | None, options: O) -> Sequence[R]:
+        """One input → the rows that the model reads for it.
+
+        Raises:
+            InputError: an input that cannot be used.
+        """
+
+    @abstractmethod
+    def forward(self, batch: list[R], options: O) -> Iterable[T]:
+        """A batch of rows → what the model gives for each."""
+
+    @abstractmethod
+    def postprocess(self, rows: Sequence[R], outputs: Sequence[T], options: O) -> A:
+        """The rows of one input, and what the model gave for each → its answer."""
+
+    def answer(self, inputs: Any, *, lang: Languages = None, options: O) -> A | list[A] | Iterator[A]:
+        """Answer one input with one answer, a list or tuple with a list, any other iterable with a lazy iterator.
+
+        Args:
+            inputs: a string, a mapping, or many of them.
+            lang: a language for all, or one for each of many.
+            options: the task's.
+
+        Raises:
+            InputError: languages that do not match the inputs in number, or an input that cannot be used.
+        """
+        if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
+            if lang is not None and not isinstance(lang, str):
+                raise InputError("One text was given with a list of languages; give lang as one string.")
+            return next(self._answers(iter([self.preprocess(inputs, lang, options)]), options))
+        if isinstance(inputs, (list, tuple)):
+            if lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
+                raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")
+            return list(self._answers(self._preprocess_all(inputs, lang, options), options))
+        return self._answers(self._preprocess_all(inputs, lang, options), options)
+
+    def _answers(self, groups: Iterator[Sequence[R]], options: O) -> Iterator[A]:
+        return answer_groups(
+            groups,
+            lambda batch: self.forward(batch, options),
+            lambda rows, outputs: self.postprocess(rows, outputs, options),
+            self.batching,
+        )
+
+    def _preprocess_all(self, inputs: Iterable[Any], lang: Languages, options: O) -> Iterator[Sequence[R]]:
+        for item, language in with_languages(inputs, lang):
+            yield self.preprocess(item, language, options)
+
+
+def with_languages(inputs: Iterable[Any], lang: Languages) -> Iterator[tuple[Any, str | None]]:
+    """Each input with its language.
+
+    Raises:
+        InputError: there are more inputs than languages.
+    """
+    if lang is None or isinstance(lang, str):
+        for item in inputs:
+            yield item, lang
+        return
+    languages = iter(lang)
+    for item in inputs:
+        try:
+            language = next(languages)
+        except StopIteration:
+            raise InputError(f"There are more texts than the {len(lang)} languages given.") from None
+        yield item, language
 
 
 def read_text(item: Any, lang: str | None, *, pairs: bool = False) -> TextItem:
@@ -55,43 +139,13 @@ def read_mapping(
     return item
 
 
-def respond(
-    inputs: Any,
-    lang: Languages,
-    read: Callable[[Any, str | None], I],
-    answer: Callable[[Iterator[I]], Iterator[T]],
-) -> T | list[T] | Iterator[T]:
-    """Answer one input with one answer, a list or tuple with a list, any other iterable with a lazy iterator.
-
-    Args:
-        inputs: a string, a mapping, or many of them.
-        lang: a language for all, or one for each of many.
-        read: an input and its language → what `answer` takes.
-        answer: gives one answer for each, in order, and reads ahead only as far as it needs.
-
-    Raises:
-        InputError: languages that do not match the inputs in number.
-    """
-    if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
-        if lang is not None and not isinstance(lang, str):
-            raise InputError("One text was given with a list of languages; give lang as one string.")
-        return next(answer(iter([read(inputs, lang)])))
-    if isinstance(inputs, (list, tuple)):
-        if lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
-            raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")
-        return list(answer(_read_all(inputs, lang, read)))
-    return answer(_read_all(inputs, lang, read))
+def check_top_k(top_k: int | None) -> None:
+    """Whether it is a count, or None for all; raises InputError where it is neither."""
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise InputError(f"top_k is {top_k!r}; expected a positive number, or None for all.")
 
 
-def _read_all(inputs: Iterable[Any], lang: Languages, read: Callable[[Any, str | None], I]) -> Iterator[I]:
-    if lang is None or isinstance(lang, str):
-        for item in inputs:
-            yield read(item, lang)
-        return
-    languages = iter(lang)
-    for item in inputs:
-        try:
-            language = next(languages)
-        except StopIteration:
-            raise InputError(f"There are more texts than the {len(lang)} languages given.") from None
-        yield read(item, language)
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Whether an option has one of its values; raises InputError where it has not."""
+    if value not in known:
+        raise InputError(f"Unknown {name} '{value}'; expected one of {', '.join(known)}.")

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import FloatArray, check_choice
-from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
+from xlm_runtime.model.model import TokenSequence
+from xlm_runtime.numerics import FloatArray
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_choice, read_text
 
 POOLINGS = ("none", "mean", "first")
 
 
-class FeatureExtractionPipeline:
-    """The last layer's hidden states."""
+@dataclass(frozen=True)
+class FeatureExtractionOptions:
+    """See `FeatureExtractionPipeline.__call__`."""
 
-    def __init__(self, model: BundleModel) -> None:
-        self.model = model
+    pooling: str = "none"
+    normalize: bool = False
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, POOLINGS)
+
+
+class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions, TokenSequence, FloatArray, FloatArray]):
+    """The last layer's hidden states."""
 
     def __call__(
         self,
@@ -41,16 +52,19 @@ class FeatureExtractionPipeline:
         Raises:
             InputError: empty or too long texts, an unknown language or pooling.
         """
-        check_choice("pooling", pooling, POOLINGS)
+        return self.answer(inputs, lang=lang, options=FeatureExtractionOptions(pooling, normalize, truncation))
 
-        def read(batch: list[TokenSequence]) -> Sequence[FloatArray]:
-            hidden = self.model.run(batch)["last_hidden_state"]
-            return [_pool(hidden[i, : len(row)], pooling, normalize) for i, row in enumerate(batch)]
+    def preprocess(self, item: Any, lang: str | None, options: FeatureExtractionOptions) -> list[TokenSequence]:
+        return [self.model.encode(read_text(item, lang), truncation=options.truncation)]
 
-        def answer(items: Iterator[TextItem]) -> Iterator[FloatArray]:
-            return self.model.answer_each((self.model.encode(item, truncation=truncation) for item in items), read)
+    def forward(self, batch: list[TokenSequence], options: FeatureExtractionOptions) -> list[FloatArray]:
+        hidden = self.model.run(batch)["last_hidden_state"]
+        return [hidden[i, : len(row)] for i, row in enumerate(batch)]
 
-        return respond(inputs, lang, read_text, answer)
+    def postprocess(
+        self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: FeatureExtractionOptions
+    ) -> FloatArray:
+        return _pool(outputs[0], options.pooling, options.normalize)
 
 
 def _pool(hidden: FloatArray, pooling: str, normalize: bool) -> FloatArray:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import best_first, check_top_k, softmax
-from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
+from xlm_runtime.model.model import BundleModel, TokenSequence
+from xlm_runtime.numerics import FloatArray, IntArray, softmax, top_k
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_top_k, read_text
+
+# sets of targets that are remembered; a call has one for each language
+_MOST_TARGETS = 64
 
 
 class FilledMask(TypedDict):
@@ -29,26 +31,41 @@ Answer = list[FilledMask] | list[list[FilledMask]]
 
 
 @dataclass(frozen=True)
-class _Masked:
+class FillMaskOptions:
+    """See `FillMaskPipeline.__call__`."""
+
+    top_k: int = 5
+    targets: tuple[str, ...] | None = None
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        check_top_k(self.top_k)
+        if self.targets is not None and not self.targets:
+            raise InputError("targets is empty; give at least one, or None to choose among all tokens.")
+
+
+@dataclass(frozen=True)
+class MaskedSequence:
     """A sequence, the positions of its masks, and the ids that its answers are chosen from (None for all)."""
 
     sequence: TokenSequence
     positions: list[int]
-    targets: NDArray[np.int64] | None
+    targets: IntArray | None
 
     def __len__(self) -> int:
         return len(self.sequence)
 
 
-class FillMaskPipeline:
+class FillMaskPipeline(Pipeline[FillMaskOptions, MaskedSequence, FloatArray, Answer]):
     """Masked language modelling; a text's mask is written `<special1>` or `<mask>`."""
 
     def __init__(self, model: BundleModel) -> None:
-        self.model = model
+        super().__init__(model)
         mask_id = model.tokenizer.mask_token_id
         if mask_id is None:
             raise BundleError(f"The tokenizer of the bundle '{model.bundle.folder}' has no mask token.")
         self._mask_id = mask_id
+        self._targets: dict[tuple[tuple[str, ...], str | None], IntArray] = {}
 
     def __call__(
         self,
@@ -73,45 +90,44 @@ class FillMaskPipeline:
         Raises:
             InputError: a text without a mask, empty or too long, an unknown language, or a target that is no token.
         """
-        check_top_k(top_k)
-        wanted = [targets] if isinstance(targets, str) else targets
-        target_ids: dict[str | None, NDArray[np.int64]] = {}
-        if wanted is not None and (lang is None or isinstance(lang, str)):
-            target_ids[lang] = self._target_ids(wanted, lang)
+        listed = None if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
+        return self.answer(inputs, lang=lang, options=FillMaskOptions(top_k, listed, truncation))
 
-        def mask(item: TextItem) -> _Masked:
-            sequence = self.model.encode(item, truncation=truncation)
-            positions = [i for i, token in enumerate(sequence.input_ids) if token == self._mask_id]
-            if not positions:
-                raise InputError(
-                    f"No mask in the text '{item.text[:60]}'; write {self.model.tokenizer.mask_token} or <mask> where "
-                    "a word is to be found" + (" (truncation may have cut it off)." if truncation else ".")
-                )
-            if wanted is not None and item.lang not in target_ids:
-                target_ids[item.lang] = self._target_ids(wanted, item.lang)
-            return _Masked(sequence, positions, target_ids.get(item.lang) if wanted is not None else None)
+    def answer(
+        self, inputs: Any, *, lang: Languages = None, options: FillMaskOptions
+    ) -> Answer | list[Answer] | Iterator[Answer]:
+        if lang is None or isinstance(lang, str):
+            self._target_ids(options.targets, lang)  # a target that is none is refused before a stream is read
+        return super().answer(inputs, lang=lang, options=options)
 
-        def read(batch: list[_Masked]) -> list[Answer]:
-            longest = max(len(row) for row in batch)
-            flat = [i * longest + position for i, row in enumerate(batch) for position in row.positions]
-            outputs = self.model.run(
-                [row.sequence for row in batch], {"logit_positions": np.array(flat, dtype=np.int64)}
+    def preprocess(self, item: Any, lang: str | None, options: FillMaskOptions) -> list[MaskedSequence]:
+        text = read_text(item, lang)
+        sequence = self.model.encode(text, truncation=options.truncation)
+        positions = [i for i, token in enumerate(sequence.input_ids) if token == self._mask_id]
+        if not positions:
+            raise InputError(
+                f"No mask in the text '{text.text[:60]}'; write {self.model.tokenizer.mask_token} or <mask> where "
+                "a word is to be found" + (" (truncation may have cut it off)." if options.truncation else ".")
             )
-            # (masks of the batch, vocab_size)
-            probabilities = iter(softmax(outputs["logits"]))
-            return [self._fill(row, [next(probabilities) for _ in row.positions], top_k) for row in batch]
+        return [MaskedSequence(sequence, positions, self._target_ids(options.targets, text.lang))]
 
-        def answer(items: Iterator[TextItem]) -> Iterator[Answer]:
-            return self.model.answer_each((mask(item) for item in items), read)
+    def forward(self, batch: list[MaskedSequence], options: FillMaskOptions) -> list[FloatArray]:
+        """For each sequence (masks, vocab_size) probabilities."""
+        longest = max(len(row) for row in batch)
+        flat = [i * longest + position for i, row in enumerate(batch) for position in row.positions]
+        outputs = self.model.run([row.sequence for row in batch], {"logit_positions": np.array(flat, dtype=np.int64)})
+        ends = np.cumsum([len(row.positions) for row in batch])
+        return np.split(softmax(outputs["logits"]), ends[:-1])
 
-        return respond(inputs, lang, read_text, answer)
-
-    def _fill(self, row: _Masked, probabilities: list[NDArray[np.float32]], top_k: int) -> Answer:
+    def postprocess(
+        self, rows: Sequence[MaskedSequence], outputs: Sequence[FloatArray], options: FillMaskOptions
+    ) -> Answer:
+        (row,), (probabilities,) = rows, outputs
         single = len(row.positions) == 1
         answers: list[list[FilledMask]] = []
         for position, scores in zip(row.positions, probabilities, strict=True):
             candidates = scores if row.targets is None else scores[row.targets]
-            best = best_first(candidates, top_k)
+            best = top_k(candidates, options.top_k)
             tokens = best if row.targets is None else row.targets[best]
             answers.append(
                 [
@@ -132,27 +148,31 @@ class FillMaskPipeline:
     def _text(self, token_ids: list[int], *, skip_special: bool = False) -> str:
         return str(self.model.tokenizer.decode(token_ids, skip_special_tokens=skip_special))
 
-    def _target_ids(self, targets: Sequence[str], lang: str | None) -> NDArray[np.int64]:
-        """Ids of the targets, each once.
+    def _target_ids(self, targets: tuple[str, ...] | None, lang: str | None) -> IntArray | None:
+        """Ids of the targets, each once; None for all tokens.
 
         Raises:
-            InputError: no targets, or one that is not one token of the vocabulary.
+            InputError: one that is not one token of the vocabulary.
         """
+        if targets is None:
+            return None
+        known = self._targets.get((targets, lang))
+        if known is None:
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()
+            found = [self._target_id(target, lang) for target in targets]
+            known = self._targets[targets, lang] = np.array(list(dict.fromkeys(found)), dtype=np.int64)
+        return known
+
+    def _target_id(self, target: str, lang: str | None) -> int:
         tokenizer = self.model.tokenizer
-        known = tokenizer.get_vocab()
-        ids: list[int] = []
-        for target in targets:
-            token_ids: list[int] = tokenizer(target, lang=lang, add_special_tokens=False)["input_ids"]
-            if len(token_ids) == 1 and token_ids[0] != tokenizer.unk_token_id:
-                ids.append(token_ids[0])
-            elif target in known:
-                ids.append(known[target])
-            else:
-                pieces = " ".join(tokenizer.tokenize(target, lang=lang)) or "nothing"
-                raise InputError(
-                    f"The target '{target}' is not one token of the vocabulary, it is: {pieces}. A mask stands for "
-                    "one token."
-                )
-        if not ids:
-            raise InputError("targets is empty; give at least one, or None to choose among all tokens.")
-        return np.array(list(dict.fromkeys(ids)), dtype=np.int64)
+        ids = tokenizer.encode(target, lang=lang, add_special_tokens=False)
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+            return ids[0]
+        vocabulary = tokenizer.get_vocab()
+        if target in vocabulary:
+            return vocabulary[target]
+        pieces = " ".join(tokenizer.tokenize(target, lang=lang)) or "nothing"
+        raise InputError(
+            f"The target '{target}' is not one token of the vocabulary, it is: {pieces}. A mask stands for one token."
+        )

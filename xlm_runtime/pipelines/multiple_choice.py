@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import FloatArray, softmax
-from xlm_runtime.pipelines.base import Languages, read_mapping, respond
+from xlm_runtime.model.model import TextItem, TokenSequence
+from xlm_runtime.numerics import softmax
+from xlm_runtime.pipelines.base import Languages, Pipeline, read_mapping
 
 
 class Choice(TypedDict):
@@ -24,17 +24,15 @@ class Choice(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Question:
-    prompt: str
-    choices: Sequence[str]
-    lang: str | None
+class MultipleChoiceOptions:
+    """See `MultipleChoicePipeline.__call__`."""
+
+    choices: Sequence[str] | None = None
+    truncation: bool = False
 
 
-class MultipleChoicePipeline:
+class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, float, Choice]):
     """Multiple choice: each choice is read with the prompt, as a pair of texts."""
-
-    def __init__(self, model: BundleModel) -> None:
-        self.model = model
 
     def __call__(
         self,
@@ -56,47 +54,46 @@ class MultipleChoicePipeline:
         Raises:
             InputError: fewer than two choices, empty or too long texts, an unknown language.
         """
+        return self.answer(prompts, lang=lang, options=MultipleChoiceOptions(choices, truncation))
 
-        def read_question(item: Any, language: str | None) -> _Question:
-            if isinstance(item, str):
-                return _Question(item, _checked(choices, item), language)
+    def preprocess(self, item: Any, lang: str | None, options: MultipleChoiceOptions) -> list[TokenSequence]:
+        """A row for each choice: those of a question can be in different batches."""
+        prompt, choices = item, options.choices
+        if not isinstance(item, str):
             values = read_mapping(item, ("prompt",), ("lang",), lists=("choices",))
-            own = values.get("choices", choices)
-            return _Question(values["prompt"], _checked(own, values["prompt"]), values.get("lang", language))
+            prompt, choices = values["prompt"], values.get("choices", choices)
+            lang = values.get("lang", lang)
+        return [
+            self.model.encode(TextItem(prompt, choice, lang), truncation=options.truncation)
+            for choice in _checked(choices, prompt)
+        ]
 
-        def encode(question: _Question) -> list[TokenSequence]:
-            return [
-                self.model.encode(TextItem(question.prompt, choice, question.lang), truncation=truncation)
-                for choice in question.choices
-            ]
+    def forward(self, batch: list[TokenSequence], options: MultipleChoiceOptions) -> list[float]:
+        logits: list[float] = self.model.run(batch)["logits"][:, 0].tolist()
+        return logits
 
-        def read(batch: list[TokenSequence]) -> list[tuple[str, float]]:
-            # each sequence is a row with one choice, so that the choices of a question can be in different batches
-            logits = self.model.run(batch)["logits"][:, 0]
-            return [(row.text_pair or "", float(logit)) for row, logit in zip(batch, logits, strict=True)]
-
-        def answer(questions: Iterator[_Question]) -> Iterator[Choice]:
-            for group in self.model.answer((encode(question) for question in questions), read):
-                yield _choose([choice for choice, _ in group], np.array([logit for _, logit in group], np.float32))
-
-        return respond(prompts, lang, read_question, answer)
+    def postprocess(
+        self, rows: Sequence[TokenSequence], outputs: Sequence[float], options: MultipleChoiceOptions
+    ) -> Choice:
+        scores = softmax(np.array(outputs, np.float32))
+        best = int(scores.argmax())
+        return {
+            "choice": rows[best].text_pair or "",
+            "index": best,
+            "score": float(scores[best]),
+            "scores": [float(score) for score in scores],
+        }
 
 
 def _checked(choices: Any, prompt: str) -> Sequence[str]:
+    """The choices, if they are two strings or more.
+
+    Raises:
+        InputError: they are not.
+    """
     if choices is None or isinstance(choices, str) or len(choices) < 2:
         raise InputError(f"The prompt '{prompt[:40]}' needs a list of two or more choices.")
     if not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"The choices of the prompt '{prompt[:40]}' must be strings.")
     checked: Sequence[str] = choices
     return checked
-
-
-def _choose(choices: list[str], logits: FloatArray) -> Choice:
-    scores = softmax(logits)
-    best = int(scores.argmax())
-    return {
-        "choice": choices[best],
-        "index": best,
-        "score": float(scores[best]),
-        "scores": [float(score) for score in scores],
-    }

@@ -8,8 +8,9 @@ from itertools import repeat
 from typing import Any
 
 from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.model.batching import answer_groups
 from xlm_runtime.model.model import BundleModel
-from xlm_runtime.pipelines.base import Languages, read_mapping, respond
+from xlm_runtime.pipelines.base import Languages, Pipeline, read_mapping
 from xlm_runtime.question_answering.answers import Answer, shape_answer
 from xlm_runtime.question_answering.beam import Decoding, decode_beam, decode_simple
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs, window_langs
@@ -20,7 +21,19 @@ from xlm_runtime.sessions import Array
 _SIMPLE_HEAD_CLS = "first-sep"
 
 
-class QuestionAnsweringPipeline:
+@dataclass(frozen=True)
+class QuestionWindow:
+    """A window, its question, and which of the strides it belongs to."""
+
+    question: Question
+    stride: int
+    window: Window
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+
+class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindow, dict[str, Array], Answer]):
     """Extractive question answering, for the beam head and the simple one.
 
     Raises:
@@ -28,14 +41,14 @@ class QuestionAnsweringPipeline:
     """
 
     def __init__(self, model: BundleModel) -> None:
-        self.model = model
+        super().__init__(model)
         self.has_beam = "start_top_index" in {spec.name for spec in model.graph.outputs}
         convention = model.bundle.conventions.get("cls_index", None if self.has_beam else _SIMPLE_HEAD_CLS)
         if convention is None:
             raise BundleError(
                 f"The bundle '{model.bundle.folder}' does not record its cls_index convention; export it again."
             )
-        self._cls_convention = str(convention)
+        self._windows = WindowBuilder(model.tokenizer, str(convention))
 
     def __call__(
         self,
@@ -82,19 +95,33 @@ class QuestionAnsweringPipeline:
             null_score_diff_threshold=null_score_diff_threshold,
             mask_cls=mask_cls,
             stride_check=stride_check,
+            context=context if isinstance(context, str) else None,
         )
-        asked = _asked(inputs, question, context)
-        common = context if isinstance(context, str) else None
+        return self.answer(_asked(inputs, question, context), lang=lang, options=options)
 
-        def answer(questions: Iterator[Question]) -> Iterator[Answer]:
-            for item, decodings in self.decode(questions, options, top_k):
-                yield shape_answer(item.context, decodings, options)
+    def preprocess(self, item: Any, lang: str | None, options: QuestionAnsweringOptions) -> list[QuestionWindow]:
+        return self._question_windows(read_question(item, options.context, lang), options)
 
-        return respond(asked, lang, lambda item, language: read_question(item, common, language), answer)
+    def forward(self, batch: list[QuestionWindow], options: QuestionAnsweringOptions) -> list[dict[str, Array]]:
+        """For each window its row of each of the graph's outputs."""
+        windows = [row.window for row in batch]
+        extra: dict[str, Array] = {}
+        if self.has_beam:
+            extra.update(window_inputs(windows, options.mask_cls))
+        if self.model.config.uses_langs:
+            extra["langs"] = window_langs(windows)
+        outputs = self.model.run(windows, extra)
+        return [{name: value[i] for name, value in outputs.items()} for i in range(len(batch))]
+
+    def postprocess(
+        self, rows: Sequence[QuestionWindow], outputs: Sequence[dict[str, Array]], options: QuestionAnsweringOptions
+    ) -> Answer:
+        decodings = self._decodings(rows, outputs, options, options.top_k)
+        return shape_answer(rows[0].question.context, decodings, options)
 
     def decode(
         self, questions: Iterable[Question], options: QuestionAnsweringOptions, count: int
-    ) -> Iterator[tuple[Question, list[Decoding]]]:
+    ) -> Iterator[list[Decoding]]:
         """The `count` best spans of each question, in order: one decoding, and a second one for `stride_check`.
 
         Windows of different questions share batches by length; a context that comes again is tokenised once.
@@ -102,46 +129,45 @@ class QuestionAnsweringPipeline:
         Raises:
             InputError: a question without words, an unknown language.
         """
-        strides = [options] if options.stride_check is None else [options, options.with_stride(options.stride_check)]
-        builder = WindowBuilder(self.model.tokenizer, self._cls_convention)
+        return answer_groups(
+            (self._question_windows(question, options) for question in questions),
+            lambda batch: self.forward(batch, options),
+            lambda rows, outputs: self._decodings(rows, outputs, options, count),
+            self.batching,
+        )
 
-        def windows(item: Question) -> list[_Row]:
-            lang_id = self.model.lang_id(item.lang)
-            question_lang_id = None if item.question_lang is None else self.model.lang_id(item.question_lang)
-            return [
-                _Row(item, number, window)
-                for number, stride in enumerate(strides)
-                for window in builder.windows(
-                    item.question,
-                    item.context,
-                    stride,
-                    lang=item.lang,
-                    lang_id=lang_id,
-                    question_lang=item.question_lang,
-                    question_lang_id=question_lang_id,
-                )
-            ]
+    def _question_windows(self, item: Question, options: QuestionAnsweringOptions) -> list[QuestionWindow]:
+        lang_id = self.model.lang_id(item.lang)
+        question_lang_id = None if item.question_lang is None else self.model.lang_id(item.question_lang)
+        return [
+            QuestionWindow(item, number, window)
+            for number, stride in enumerate(options.strides())
+            for window in self._windows.windows(
+                item.question,
+                item.context,
+                stride,
+                lang=item.lang,
+                lang_id=lang_id,
+                question_lang=item.question_lang,
+                question_lang_id=question_lang_id,
+            )
+        ]
 
-        def read(batch: list[_Row]) -> list[tuple[_Row, dict[str, Array]]]:
-            outputs = self._run([row.window for row in batch], options.mask_cls)
-            return [(row, {name: value[i] for name, value in outputs.items()}) for i, row in enumerate(batch)]
-
-        for group in self.model.answer((windows(item) for item in questions), read):
-            decodings = []
-            for number in range(len(strides)):
-                rows = [(row.window, output) for row, output in group if row.stride == number]
-                decodings.append(
-                    self.decode_windows([row[0] for row in rows], [row[1] for row in rows], options, count)
-                )
-            yield group[0][0].question, decodings
-
-    def _run(self, windows: list[Window], mask_cls: bool) -> dict[str, Array]:
-        extra: dict[str, Array] = {}
-        if self.has_beam:
-            extra.update(window_inputs(windows, mask_cls))
-        if self.model.config.uses_langs:
-            extra["langs"] = window_langs(windows)
-        return self.model.run(windows, extra)
+    def _decodings(
+        self,
+        rows: Sequence[QuestionWindow],
+        outputs: Sequence[dict[str, Array]],
+        options: QuestionAnsweringOptions,
+        count: int,
+    ) -> list[Decoding]:
+        """A decoding for each stride."""
+        decodings = []
+        for number in range(len(options.strides())):
+            mine = [(row.window, output) for row, output in zip(rows, outputs, strict=True) if row.stride == number]
+            decodings.append(
+                self.decode_windows([each[0] for each in mine], [each[1] for each in mine], options, count)
+            )
+        return decodings
 
     def decode_windows(
         self,
@@ -168,18 +194,6 @@ class QuestionAnsweringPipeline:
             count=count,
             with_null=options.handle_impossible_answer,
         )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A window, its question, and which of the strides it belongs to."""
-
-    question: Question
-    stride: int
-    window: Window
-
-    def __len__(self) -> int:
-        return len(self.window)
 
 
 def read_question(item: Any, context: str | None, lang: str | None) -> Question:

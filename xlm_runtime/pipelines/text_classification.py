@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import FloatArray, best_first, check_choice, check_top_k, sigmoid, softmax
-from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
+from xlm_runtime.model.model import BundleModel, TokenSequence
+from xlm_runtime.numerics import FloatArray, sigmoid, softmax, top_k
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_choice, check_top_k, read_text
 
-FUNCTIONS = ("softmax", "sigmoid", "none")
+FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda logits: logits,
+}
 
 
 class LabelScore(TypedDict):
@@ -23,11 +28,27 @@ class LabelScore(TypedDict):
 Answer = LabelScore | list[LabelScore]
 
 
-class TextClassificationPipeline:
+@dataclass(frozen=True)
+class TextClassificationOptions:
+    """See `TextClassificationPipeline.__call__`."""
+
+    top_k: int | None = 1
+    function_to_apply: str | None = None
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        check_top_k(self.top_k)
+        if self.function_to_apply is not None:
+            check_choice("function_to_apply", self.function_to_apply, tuple(FUNCTIONS))
+
+
+class TextClassificationPipeline(Pipeline[TextClassificationOptions, TokenSequence, FloatArray, Answer]):
     """Sequence classification and regression."""
 
     def __init__(self, model: BundleModel) -> None:
-        self.model = model
+        super().__init__(model)
+        self._names = model.config.id2label
+        self._function = _default_function(model.config)
 
     def __call__(
         self,
@@ -52,26 +73,24 @@ class TextClassificationPipeline:
         Raises:
             InputError: empty or too long texts, an unknown language or function.
         """
-        check_top_k(top_k)
-        function = _default_function(self.model.config) if function_to_apply is None else function_to_apply
-        check_choice("function_to_apply", function, FUNCTIONS)
+        options = TextClassificationOptions(top_k, function_to_apply, truncation)
+        return self.answer(inputs, lang=lang, options=options)
 
-        def read(batch: list[TokenSequence]) -> list[Answer]:
-            logits: FloatArray = self.model.run(batch)["logits"]
-            scores = {"softmax": softmax, "sigmoid": sigmoid}[function](logits) if function != "none" else logits
-            return [self._label(row, top_k) for row in scores]
+    def preprocess(self, item: Any, lang: str | None, options: TextClassificationOptions) -> list[TokenSequence]:
+        return [self.model.encode(read_text(item, lang, pairs=True), truncation=options.truncation)]
 
-        def answer(items: Iterator[TextItem]) -> Iterator[Answer]:
-            return self.model.answer_each((self.model.encode(item, truncation=truncation) for item in items), read)
+    def forward(self, batch: list[TokenSequence], options: TextClassificationOptions) -> FloatArray:
+        logits: FloatArray = self.model.run(batch)["logits"]
+        return FUNCTIONS[options.function_to_apply or self._function](logits)
 
-        return respond(inputs, lang, lambda item, language: read_text(item, language, pairs=True), answer)
-
-    def _label(self, scores: FloatArray, top_k: int | None) -> Answer:
-        names = self.model.config.id2label
+    def postprocess(
+        self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: TextClassificationOptions
+    ) -> Answer:
+        scores = outputs[0]  # (num_labels,)
         labels: list[LabelScore] = [
-            {"label": names[int(i)], "score": float(scores[i])} for i in best_first(scores, top_k)
+            {"label": self._names[int(i)], "score": float(scores[i])} for i in top_k(scores, options.top_k)
         ]
-        return labels[0] if top_k == 1 else labels
+        return labels[0] if options.top_k == 1 else labels
 
 
 def _default_function(config: XLMConfig) -> str:

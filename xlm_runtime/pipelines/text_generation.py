@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.generation.decoder import CachedDecoder, Decoder, Prompt, RecomputingDecoder
 from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.generation.processors import make_processors
-from xlm_runtime.generation.scoring import score_cached, score_recomputed
+from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, mask_token_id, split_batch
 from xlm_runtime.generation.search import Hypothesis, Steps, make_strategy, search
 from xlm_runtime.generation.streaming import TextStreamer, cut_at_stop
-from xlm_runtime.model.batching import BatchOptions, answer_groups
 from xlm_runtime.model.cache import KeyValueCache
-from xlm_runtime.model.model import BundleModel, TextItem
-from xlm_runtime.pipelines.base import Languages, TextInput, TextInputs, read_text, respond
-
-# A step reads all weights for one token of each row, so rows come cheap: this many times the usual budget of a batch,
-# which counts a row's tokens at its longest.
-_ROOM = 8
+from xlm_runtime.model.model import BundleModel
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInput, TextInputs, read_text
+from xlm_runtime.pipelines.text_scoring import TextScore, TextScoringOptions, TextScoringPipeline
 
 
 class _Scores(TypedDict, total=False):
@@ -42,33 +37,19 @@ class GeneratedText(_Scores):
     ending: str
 
 
-class TextScore(TypedDict):
-    """How probable a text is: its ids behind the start token and their names, their log-probabilities, the sum, and
-    perplexity, exp(-mean)."""
-
-    ids: list[int]
-    tokens: list[str]
-    token_log_probs: list[float]
-    log_likelihood: float
-    perplexity: float
-
-
 Answer = GeneratedText | list[GeneratedText]
 DEFAULT = GenerationOptions()
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A prompt, and the tokens that its rows of the batch take in all."""
+class TextGenerationOptions:
+    """See `TextGenerationPipeline.__call__`."""
 
-    prompt: Prompt
-    tokens: int
-
-    def __len__(self) -> int:
-        return self.tokens
+    generation: GenerationOptions = DEFAULT
+    prompt_start: str | None = None
 
 
-class TextGenerationPipeline:
+class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hypothesis], Answer]):
     """Generation with a bundle's language model: with its cache, or computing whole sequences where there is none.
 
     A prompt begins with the start token, `</s>` unless `prompt_start` says otherwise: XLM was trained on streams in
@@ -76,11 +57,11 @@ class TextGenerationPipeline:
     """
 
     def __init__(self, model: BundleModel) -> None:
-        self.model = model
-        config = model.config
-        mask = config.mask_token_id if config.mask_token_id is not None else model.tokenizer.mask_token_id
-        self._mask_id = None if config.causal else mask
-        self._batching = BatchOptions(_ROOM * model.batching.max_tokens)
+        super().__init__(model)
+        self.batching = batch_options(model)
+        self.scoring = TextScoringPipeline(model)
+        self._prompts = PromptBuilder(model)
+        self._mask_id = mask_token_id(model)
 
     def __call__(
         self,
@@ -102,26 +83,27 @@ class TextGenerationPipeline:
             InputError: prompt and new tokens together exceed the model's positions, a prompt without tokens, an
                 unknown language or start token.
         """
-        options = self._with_eos(options)
-        rows = max(options.num_beams, options.num_return_sequences)
+        return self.answer(inputs, lang=lang, options=TextGenerationOptions(options, prompt_start))
 
-        def encode(item: TextItem) -> _Row:
-            prompt = self._prompt(item, options, prompt_start)
-            return _Row(prompt, rows * (len(prompt) + options.max_new_tokens))
+    def preprocess(self, item: Any, lang: str | None, options: TextGenerationOptions) -> list[PromptRow]:
+        asked = options.generation
+        prompt = self._prompts.build(read_text(item, lang), options.prompt_start, asked.max_new_tokens, asked.bad_words)
+        return [PromptRow(prompt, _rows(asked) * (len(prompt) + asked.max_new_tokens))]
 
-        def read(batch: list[_Row]) -> list[Answer]:
-            return [each for part in self._parts(batch, rows, options.max_new_tokens) for each in read_part(part)]
+    def forward(self, batch: list[PromptRow], options: TextGenerationOptions) -> list[list[Hypothesis]]:
+        """For each prompt its sequences, the best first."""
+        asked = self._with_eos(options.generation)
+        found: list[list[Hypothesis]] = []
+        for part in split_batch(self.model, batch, _rows(asked), asked.max_new_tokens):
+            *_, last = self._search([row.prompt for row in part], asked)
+            found += last
+        return found
 
-        def read_part(batch: list[_Row]) -> list[Answer]:
-            *_, found = self._search([row.prompt for row in batch], options)
-            answers = [[self._result(each, options) for each in results] for results in found]
-            return [each[0] if options.num_return_sequences == 1 else each for each in answers]
-
-        def answer(items: Iterator[TextItem]) -> Iterator[Answer]:
-            groups = ([encode(item)] for item in items)
-            return (each for (each,) in answer_groups(groups, read, self._batching))
-
-        return respond(inputs, lang, read_text, answer)
+    def postprocess(
+        self, rows: Sequence[PromptRow], outputs: Sequence[list[Hypothesis]], options: TextGenerationOptions
+    ) -> Answer:
+        answers = [self._result(sequence, options.generation) for sequence in outputs[0]]
+        return answers[0] if options.generation.num_return_sequences == 1 else answers
 
     def stream(
         self,
@@ -144,7 +126,7 @@ class TextGenerationPipeline:
                 "the best one open to the end; call the pipeline instead."
             )
         options = self._with_eos(options)
-        prompt = self._prompt(read_text(text, lang), options, prompt_start)
+        prompt = self._prompts.build(read_text(text, lang), prompt_start, options.max_new_tokens, options.bad_words)
         return self._pieces(prompt, options)
 
     def score(
@@ -158,29 +140,7 @@ class TextGenerationPipeline:
         Raises:
             InputError: a text with fewer than two tokens, start token included, or more than the model's positions.
         """
-
-        def encode(item: TextItem) -> _Row:
-            prompt = self._prompt(item, None, prompt_start)
-            if len(prompt) < 2:
-                raise InputError(f"The text '{item.text[:40]}' has nothing to score: give at least one word.")
-            return _Row(prompt, len(prompt))
-
-        def read(batch: list[_Row]) -> list[TextScore]:
-            return [each for part in self._parts(batch, 1, 0) for each in read_part(part)]
-
-        def read_part(batch: list[_Row]) -> list[TextScore]:
-            prompts = [row.prompt for row in batch]
-            if self.model.has_cache:
-                found = score_cached(self.model, prompts)
-            else:
-                found = score_recomputed(self.model, prompts, self._mask_id, self.model.batching.max_tokens)
-            return [self._text_score(row.prompt.input_ids[1:], each) for row, each in zip(batch, found, strict=True)]
-
-        def answer(items: Iterator[TextItem]) -> Iterator[TextScore]:
-            groups = ([encode(item)] for item in items)
-            return (each for (each,) in answer_groups(groups, read, self._batching))
-
-        return respond(inputs, lang, read_text, answer)
+        return self.scoring.answer(inputs, lang=lang, options=TextScoringOptions(prompt_start))
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """Most bytes that keys and values take while `rows` sequences (texts × beams) grow to `length` tokens.
@@ -198,13 +158,6 @@ class TextGenerationPipeline:
         if self.model.has_cache:
             return CachedDecoder(self.model, max_length)
         return RecomputingDecoder(self.model, self._mask_id)
-
-    def _parts(self, batch: list[_Row], rows: int, new: int) -> Iterator[list[_Row]]:
-        """The batch in parts of as many texts, of `rows` rows each, as the cache takes while they grow by `new`."""
-        longest = max(len(row.prompt) for row in batch)
-        most = self.model.max_rows(longest, longest + new) if self.model.has_cache else None
-        size = len(batch) if most is None else max(1, most // rows)
-        return (batch[start : start + size] for start in range(0, len(batch), size))
 
     def _search(self, prompts: Sequence[Prompt], options: GenerationOptions) -> Steps:
         eos_ids = _as_tuple(options.eos_token_id)
@@ -243,17 +196,6 @@ class TextGenerationPipeline:
             result["token_log_probs"] = sequence.log_probs
         return result
 
-    def _text_score(self, ids: list[int], log_probs: list[float]) -> TextScore:
-        total = math.fsum(log_probs)
-        mean = total / len(log_probs)
-        return {
-            "ids": ids,
-            "tokens": self.model.tokenizer.vocabulary.tokens(ids),
-            "token_log_probs": log_probs,
-            "log_likelihood": total,
-            "perplexity": math.exp(-mean) if mean > -700 else math.inf,
-        }
-
     def _text(self, ids: list[int]) -> str:
         decode = self.model.tokenizer.decode
         return str(decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -264,35 +206,10 @@ class TextGenerationPipeline:
             return options
         return replace(options, eos_token_id=_as_tuple(self.model.config.eos_token_id))
 
-    def _prompt(self, item: TextItem, options: GenerationOptions | None, prompt_start: str | None) -> Prompt:
-        """Ids of a prompt, checked against the positions that it and `options` need."""
-        tokenizer = self.model.tokenizer
-        lang_id = self.model.lang_id(item.lang)
-        ids = [*self._start(prompt_start), *tokenizer.encode(item.text, lang=item.lang, add_special_tokens=False)]
-        if not ids:
-            raise InputError("The prompt is empty and prompt_start is too; give a text or a start token.")
-        limit, new = self.model.config.max_position_embeddings, options.max_new_tokens if options else 0
-        if len(ids) + new > limit:
-            excerpt = item.text[:40] + ("…" if len(item.text) > 40 else "")
-            raise InputError(
-                f"The text '{excerpt}' has {len(ids)} tokens, start token included, and max_new_tokens is {new}: "
-                f"{len(ids) + new} in all, but the model has only {limit} positions. "
-                + (f"Ask for at most {limit - len(ids)}." if len(ids) < limit and new else "Shorten the text.")
-            )
-        bad_words = [
-            tuple(tokenizer.encode(words, lang=item.lang, add_special_tokens=False))
-            for words in (options.bad_words if options else ())
-        ]
-        return Prompt(ids, lang_id, tuple(words for words in bad_words if words))
 
-    def _start(self, token: str | None) -> list[int]:
-        tokenizer = self.model.tokenizer
-        if token is None:
-            return [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
-        if token and token not in tokenizer.all_special_tokens:
-            known = ", ".join(tokenizer.all_special_tokens)
-            raise InputError(f"prompt_start is '{token}'; expected one of {known}, or '' for none.")
-        return [tokenizer.vocabulary.id(token)] if token else []
+def _rows(options: GenerationOptions) -> int:
+    """Rows of a batch that one text takes."""
+    return max(options.num_beams, options.num_return_sequences)
 
 
 def _as_tuple(ids: int | Sequence[int] | None) -> tuple[int, ...]:

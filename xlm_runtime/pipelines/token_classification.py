@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
-from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import FloatArray, check_choice, softmax
-from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
+from xlm_runtime.model.model import TokenSequence
+from xlm_runtime.numerics import FloatArray, softmax
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_choice, read_text
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
 
@@ -51,11 +51,20 @@ class _Piece:
     end: int
 
 
-class TokenClassificationPipeline:
-    """Token classification, with character offsets."""
+@dataclass(frozen=True)
+class TokenClassificationOptions:
+    """See `TokenClassificationPipeline.__call__`."""
 
-    def __init__(self, model: BundleModel) -> None:
-        self.model = model
+    aggregation_strategy: str = "none"
+    ignore_labels: tuple[str, ...] = ("O",)
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("aggregation_strategy", self.aggregation_strategy, AGGREGATIONS)
+
+
+class TokenClassificationPipeline(Pipeline[TokenClassificationOptions, TokenSequence, FloatArray, Answer]):
+    """Token classification, with character offsets."""
 
     def __call__(
         self,
@@ -80,24 +89,21 @@ class TokenClassificationPipeline:
         Raises:
             InputError: empty or too long texts, an unknown language or aggregation strategy.
         """
-        check_choice("aggregation_strategy", aggregation_strategy, AGGREGATIONS)
-        ignored = frozenset(ignore_labels)
+        options = TokenClassificationOptions(aggregation_strategy, tuple(ignore_labels), truncation)
+        return self.answer(inputs, lang=lang, options=options)
 
-        def encode(item: TextItem) -> TokenSequence:
-            return self.model.encode(item, truncation=truncation, layout=True)
+    def preprocess(self, item: Any, lang: str | None, options: TokenClassificationOptions) -> list[TokenSequence]:
+        return [self.model.encode(read_text(item, lang), truncation=options.truncation, layout=True)]
 
-        def read(batch: list[TokenSequence]) -> list[Answer]:
-            scores = softmax(self.model.run(batch)["logits"])
-            return [self._label(row, scores[i], aggregation_strategy, ignored) for i, row in enumerate(batch)]
+    def forward(self, batch: list[TokenSequence], options: TokenClassificationOptions) -> FloatArray:
+        return softmax(self.model.run(batch)["logits"])
 
-        def answer(items: Iterator[TextItem]) -> Iterator[Answer]:
-            return self.model.answer_each((encode(item) for item in items), read)
-
-        return respond(inputs, lang, read_text, answer)
-
-    def _label(self, row: TokenSequence, scores: FloatArray, strategy: str, ignored: frozenset[str]) -> Answer:
-        """`scores`: (padded sequence, num_labels)."""
-        words = _words(row, scores, self.model.tokenizer.convert_ids_to_tokens)
+    def postprocess(
+        self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: TokenClassificationOptions
+    ) -> Answer:
+        """`outputs`: the scores of one text, (padded sequence, num_labels)."""
+        ignored, strategy = options.ignore_labels, options.aggregation_strategy
+        words = _words(rows[0], outputs[0], self.model.tokenizer.convert_ids_to_tokens)
         if strategy == "none":
             return [
                 entity for word in words for piece in word if (entity := self._entity(piece))["entity"] not in ignored

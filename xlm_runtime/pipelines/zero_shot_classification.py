@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
-from xlm_runtime.numerics import FloatArray, best_first, softmax
-from xlm_runtime.pipelines.base import Languages, TextInputs, read_text, respond
+from xlm_runtime.numerics import FloatArray, softmax, top_k
+from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, read_text
 
 
 class LabelRanking(TypedDict):
@@ -21,7 +22,23 @@ class LabelRanking(TypedDict):
     scores: list[float]
 
 
-class ZeroShotClassificationPipeline:
+@dataclass(frozen=True)
+class ZeroShotClassificationOptions:
+    """See `ZeroShotClassificationPipeline.__call__`."""
+
+    candidate_labels: tuple[str, ...]
+    hypothesis_template: str = "This example is {}."
+    multi_label: bool = False
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.candidate_labels:
+            raise InputError("candidate_labels is empty; give at least one label.")
+        if "{}" not in self.hypothesis_template:
+            raise InputError(f"The hypothesis_template '{self.hypothesis_template}' has no {{}} for the label.")
+
+
+class ZeroShotClassificationPipeline(Pipeline[ZeroShotClassificationOptions, TokenSequence, FloatArray, LabelRanking]):
     """Zero-shot classification with a checkpoint for natural language inference.
 
     Raises:
@@ -29,7 +46,7 @@ class ZeroShotClassificationPipeline:
     """
 
     def __init__(self, model: BundleModel) -> None:
-        self.model = model
+        super().__init__(model)
         labels = model.config.id2label
         entailment = [index for index, label in labels.items() if label.lower().startswith("entail")]
         if not entailment or len(labels) < 2:
@@ -67,46 +84,39 @@ class ZeroShotClassificationPipeline:
         Raises:
             InputError: no labels, a template without {}, empty or too long texts, an unknown language.
         """
-        labels = _labels(candidate_labels)
-        if "{}" not in hypothesis_template:
-            raise InputError(f"The hypothesis_template '{hypothesis_template}' has no {{}} for the label.")
-        hypotheses = [hypothesis_template.replace("{}", label) for label in labels]
-        cut = "only_first" if truncation else False
+        options = ZeroShotClassificationOptions(
+            split_labels(candidate_labels), hypothesis_template, multi_label, truncation
+        )
+        return self.answer(inputs, lang=lang, options=options)
 
-        def encode(item: TextItem) -> list[TokenSequence]:
-            return [
-                self.model.encode(TextItem(item.text, hypothesis, item.lang), truncation=cut)
-                for hypothesis in hypotheses
-            ]
+    def preprocess(self, item: Any, lang: str | None, options: ZeroShotClassificationOptions) -> list[TokenSequence]:
+        """A row for each hypothesis."""
+        text = read_text(item, lang)
+        hypotheses = [options.hypothesis_template.replace("{}", label) for label in options.candidate_labels]
+        cut = "only_first" if options.truncation else False
+        return [self.model.encode(TextItem(text.text, each, text.lang), truncation=cut) for each in hypotheses]
 
-        def read(batch: list[TokenSequence]) -> list[tuple[str, FloatArray]]:
-            logits = self.model.run(batch)["logits"]
-            return [(row.text, row_logits) for row, row_logits in zip(batch, logits, strict=True)]
+    def forward(self, batch: list[TokenSequence], options: ZeroShotClassificationOptions) -> FloatArray:
+        logits: FloatArray = self.model.run(batch)["logits"]
+        return logits
 
-        def answer(items: Iterator[TextItem]) -> Iterator[LabelRanking]:
-            for group in self.model.answer((encode(item) for item in items), read):
-                # (labels, num_labels of the checkpoint)
-                logits = np.stack([row_logits for _, row_logits in group])
-                yield self._rank(group[0][0], labels, logits, multi_label)
-
-        return respond(inputs, lang, read_text, answer)
-
-    def _rank(self, text: str, labels: list[str], logits: FloatArray, multi_label: bool) -> LabelRanking:
-        if multi_label or len(labels) == 1:
+    def postprocess(
+        self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: ZeroShotClassificationOptions
+    ) -> LabelRanking:
+        logits = np.stack(outputs)  # (labels, num_labels of the checkpoint)
+        if options.multi_label or len(outputs) == 1:
             scores = softmax(logits[:, [self._contradiction, self._entailment]])[:, 1]
         else:
             scores = softmax(logits[:, self._entailment])
-        order = best_first(scores, None)
+        order = top_k(scores, None)
         return {
-            "sequence": text,
-            "labels": [labels[i] for i in order],
+            "sequence": rows[0].text,
+            "labels": [options.candidate_labels[i] for i in order],
             "scores": [float(scores[i]) for i in order],
         }
 
 
-def _labels(candidate_labels: str | Sequence[str]) -> list[str]:
+def split_labels(candidate_labels: str | Sequence[str]) -> tuple[str, ...]:
+    """Labels out of a list, or of one string with commas between them; empty ones are left out."""
     listed = candidate_labels.split(",") if isinstance(candidate_labels, str) else candidate_labels
-    labels = [label.strip() for label in listed if label.strip()]
-    if not labels:
-        raise InputError("candidate_labels is empty; give at least one label.")
-    return labels
+    return tuple(label.strip() for label in listed if label.strip())

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xlm_runtime.numerics import log_sum_exp, sigmoid
 from xlm_runtime.question_answering.features import ContextTokens, Window
 
 IntArray = NDArray[np.int64]
@@ -113,7 +114,7 @@ def decode_beam(
     merged = merge_spans(found.take(allowed), context)
     logits = merged.start_scores + merged.end_scores
     null_logit = float(stacked["cls_logits"].min())
-    null_probability = _sigmoid(null_logit) if with_null else 0.0
+    null_probability = float(sigmoid(np.float64(null_logit))) if with_null else 0.0
     probabilities = np.exp(logits)
     probabilities *= (1 - null_probability) / max(1.0, float(probabilities.sum()))
     return Decoding(_spans(merged, context, probabilities, count), null_probability, null_logit, null_logit)
@@ -170,7 +171,7 @@ def decode_simple(
     logits = (best_start + best_end).ravel()
     merged = _best_merged(logits, best_start, best_end, context, count)
     extra = ([null_start], [null_end]) if with_null else ([], [])
-    norm = sum(_log_sum_exp(np.concatenate((row, more))) for row, more in zip(token_logits, extra, strict=True))
+    norm = sum(log_sum_exp(np.concatenate((row, more))) for row, more in zip(token_logits, extra, strict=True))
     merged_logits = merged.start_scores + merged.end_scores
     spans = _spans(merged, context, np.exp(merged_logits - norm), count)
     best = spans[0].logit if spans else NO_SPAN_LOGIT
@@ -215,14 +216,3 @@ def _spans(merged: Candidates, context: ContextTokens, probabilities: FloatArray
         Span(score, a, b, start_logit + end_logit, start_logit, end_logit)
         for a, b, start_logit, end_logit, score in zip(begin, stop, *columns, strict=True)
     ]
-
-
-def _log_sum_exp(values: FloatArray) -> float:
-    highest = float(values.max(initial=-np.inf))
-    if highest == -np.inf:
-        return 0.0
-    return highest + float(np.log(np.exp(values - highest).sum()))
-
-
-def _sigmoid(value: float) -> float:
-    return float(1 / (1 + np.exp(-value))) if value >= 0 else float(np.exp(value) / (1 + np.exp(value)))

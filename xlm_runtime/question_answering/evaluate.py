@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,12 +25,21 @@ from xlm_runtime.question_answering.metrics import (
 from xlm_runtime.question_answering.options import QuestionAnsweringOptions
 from xlm_runtime.question_answering.squad_files import SquadFile
 
-if TYPE_CHECKING:
-    from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
-
 METRICS = ("squad", "mlqa")
 N_BEST = 20
 """Answers of each question in `nbest_predictions.json`, as in SQuAD's scripts."""
+
+
+class Decoder(Protocol):
+    """What an evaluation needs of a pipeline."""
+
+    has_beam: bool
+
+    def decode(
+        self, questions: Iterable[Question], options: QuestionAnsweringOptions, count: int
+    ) -> Iterator[list[Decoding]]:
+        """The `count` best spans of each question, in order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Evaluation:
 
 
 def evaluate(
-    pipeline: QuestionAnsweringPipeline,
+    pipeline: Decoder,
     data: SquadFile,
     options: QuestionAnsweringOptions,
     *,
@@ -120,7 +129,7 @@ def evaluate(
 
 
 def _decodings(
-    pipeline: QuestionAnsweringPipeline,
+    pipeline: Decoder,
     data: SquadFile,
     options: QuestionAnsweringOptions,
     lang: str | None,
@@ -129,7 +138,7 @@ def _decodings(
     """(id, context, decoding) of each question, in order."""
     questions = (Question(item.question, item.context, lang, question_lang) for item in data.examples)
     answers = pipeline.decode(questions, options, N_BEST)
-    for example, (_, (decoding, *_)) in zip(data.examples, answers, strict=True):
+    for example, (decoding, *_) in zip(data.examples, answers, strict=True):
         yield example.id, example.context, decoding
 
 

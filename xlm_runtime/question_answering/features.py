@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class Window:
 
 
 class WindowBuilder:
-    """Makes windows; a context that comes again and again is tokenised once.
+    """Makes windows; a context that comes again and again is tokenised once. Threads may share it.
 
     Args:
         tokenizer: the bundle's.
@@ -85,6 +86,7 @@ class WindowBuilder:
         self._tokenizer = tokenizer
         self._cls_convention = cls_convention
         self._contexts: OrderedDict[tuple[str, str | None], ContextTokens] = OrderedDict()
+        self._lock = Lock()
         edges = (tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
         self._special_ids = [token_id for token_id in edges if token_id is not None]
 
@@ -136,17 +138,19 @@ class WindowBuilder:
 
     def _context_tokens(self, context: str, lang: str | None, lang_id: int) -> ContextTokens:
         key = (context, lang)
-        tokens = self._contexts.get(key)
+        with self._lock:
+            tokens = self._contexts.get(key)
+            if tokens is not None:
+                self._contexts.move_to_end(key)
         if tokens is None:
             encoding = self._tokenizer(context, lang=lang, add_special_tokens=False, return_offsets_mapping=True)
             spans = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
             answerable = (spans[:, 1] > spans[:, 0]) & ~np.isin(encoding["input_ids"], self._special_ids)
             tokens = ContextTokens(context, encoding["input_ids"], spans, answerable, lang_id)
-            self._contexts[key] = tokens
-            if len(self._contexts) > CONTEXTS_KEPT:
-                self._contexts.popitem(last=False)
-        else:
-            self._contexts.move_to_end(key)
+            with self._lock:
+                self._contexts[key] = tokens
+                if len(self._contexts) > CONTEXTS_KEPT:
+                    self._contexts.popitem(last=False)
         return tokens
 
     def _cls_index(self, input_ids: list[int]) -> int:

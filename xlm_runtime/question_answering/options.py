@@ -29,6 +29,7 @@ class QuestionAnsweringOptions:
         mask_cls: whether the token at `cls_index` is masked as all special tokens are. transformers' SQuAD features
             left it open in training, so that it took the probability of windows without an answer.
         stride_check: another `doc_stride` to answer with beside, or None.
+        context: of all questions that come without one of their own.
 
     Raises:
         InputError: an option out of range, or a stride that is not smaller than the window it moves.
@@ -43,6 +44,7 @@ class QuestionAnsweringOptions:
     null_score_diff_threshold: float = 0.0
     mask_cls: bool = True
     stride_check: int | None = None
+    context: str | None = None
 
     def __post_init__(self) -> None:
         counts = ["max_seq_len", "doc_stride", "max_question_len", "max_answer_len", "top_k"]
@@ -69,9 +71,11 @@ class QuestionAnsweringOptions:
         if self.stride_check == self.doc_stride:
             raise InputError(f"stride_check {self.stride_check} is the doc_stride itself; give another one.")
 
-    def with_stride(self, doc_stride: int) -> QuestionAnsweringOptions:
-        """The same options with another stride and no check."""
-        return replace(self, doc_stride=doc_stride, stride_check=None)
+    def strides(self) -> list[QuestionAnsweringOptions]:
+        """The options, and where there is a `stride_check` those with that stride beside."""
+        if self.stride_check is None:
+            return [self]
+        return [self, replace(self, doc_stride=self.stride_check, stride_check=None)]
 
 
 def _check_count(name: str, value: object) -> None:
@@ -91,6 +95,7 @@ def resolve_options(
     null_score_diff_threshold: float = 0.0,
     mask_cls: bool = True,
     stride_check: int | None = None,
+    context: str | None = None,
 ) -> QuestionAnsweringOptions:
     """Options for a model of `positions` positions.
 
@@ -119,4 +124,5 @@ def resolve_options(
         null_score_diff_threshold=null_score_diff_threshold,
         mask_cls=mask_cls,
         stride_check=stride_check,
+        context=context,
     )

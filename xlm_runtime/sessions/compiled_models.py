@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import BUNDLE_FILE, Bundle
+from xlm_runtime.bundle import BUNDLE_FILE
 from xlm_runtime.errors import InputError
+from xlm_runtime.sessions.session import GraphSource
 
 # Changes with how `OpenVinoSession` prepares a graph and with the format of the files.
 _FORMAT = 1
@@ -28,7 +29,7 @@ class CompiledModels:
 
     Args:
         folder: the cache, which is made where it is missing.
-        path: a graph of a bundle. What `bundle.json` says of its files tells it from any other; that they are as it
+        source: a graph of a bundle. What `bundle.json` says of its files tells it from any other; that they are as it
             says is checked before something is kept, and by `BundleModel` before the first answer.
         environment: what else the compiled model depends on: versions, CPU, options.
 
@@ -37,15 +38,15 @@ class CompiledModels:
         BundleError: see `Bundle.load`.
     """
 
-    def __init__(self, folder: Path, path: Path, environment: Mapping[str, Any]) -> None:
-        if not (path.parent / BUNDLE_FILE).is_file():
-            raise InputError(f"An engine cache is for graphs of a bundle, but no {BUNDLE_FILE} lies beside '{path}'; "
-                             "leave engine_cache out.")  # fmt: skip
-        self._bundle = Bundle.load(path.parent)
-        self._graph = self._bundle.graph_of_file(path.name)
+    def __init__(self, folder: Path, source: GraphSource, environment: Mapping[str, Any]) -> None:
+        entry = source.find_entry()
+        if entry is None:
+            raise InputError(f"An engine cache is for graphs of a bundle, but no {BUNDLE_FILE} lies beside "
+                             f"'{source.path}'; leave engine_cache out.")  # fmt: skip
+        self._bundle, self._graph = entry
         key = json.dumps([_FORMAT, self._bundle.digest(self._graph), environment], sort_keys=True)
         self._folder = folder
-        self._file = folder / f"{path.stem}.{hashlib.sha256(key.encode()).hexdigest()[:32]}.openvino"
+        self._file = folder / f"{source.path.stem}.{hashlib.sha256(key.encode()).hexdigest()[:32]}.openvino"
 
     def load(self) -> tuple[str, bytes] | None:
         """The type computed in and the exported model; None where there is none, or a damaged one.

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import EngineError, MissingExtraError
-from xlm_runtime.sessions.session import Array, narrow_to_bfloat16, widen_bfloat16
-
-# provider → ONNX Runtime's name of it, the extra that installs it
-_PROVIDERS = {
-    "cpu": ("CPUExecutionProvider", "cpu"),
-    "cuda": ("CUDAExecutionProvider", "gpu"),
-    "tensorrt-ep": ("TensorrtExecutionProvider", "gpu"),
-}
+from xlm_runtime.providers import Provider
+from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions, narrow_to_bfloat16, widen_bfloat16
 
 # After a call of more tokens than this the memory it needed goes back to the system, see `_session_options`.
 _LARGE_CALL = 4096
@@ -27,31 +21,39 @@ _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-def import_onnxruntime(provider: str) -> Any:
+def open_on_cpu(source: GraphSource, provider: Provider, options: SessionOptions) -> OnnxRuntimeSession:
+    """`Opener` of provider "cpu"."""
+    onnxruntime = import_onnxruntime(provider)
+    return OnnxRuntimeSession(
+        onnxruntime, open_inference_session(onnxruntime, source.path, provider, [], options.threads)
+    )
+
+
+def import_onnxruntime(provider: Provider) -> Any:
     """The module, once it is known to have the provider.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         EngineError: this onnxruntime lacks the provider.
     """
-    name, extra = _PROVIDERS[provider]
+    name, extra = provider.execution_provider, provider.extra
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("onnxruntime", extra, f"provider='{provider}'") from error
+        raise MissingExtraError("onnxruntime", extra, f"provider='{provider.name}'") from error
     there = onnxruntime.get_available_providers()
     if name not in there:
         raise EngineError(
-            f"provider='{provider}' needs {name}, but the installed onnxruntime has only {', '.join(there)}. "
+            f"provider='{provider.name}' needs {name}, but the installed onnxruntime has only {', '.join(there)}. "
             f"Please reinstall with the `{extra}` extra: pip install 'xlm-onnx[{extra}]'"
-            + (" (after pip uninstall onnxruntime: the two share a module)." if extra == "gpu" else ".")
+            + (" (after pip uninstall onnxruntime: the two share a module)." if provider.on_gpu else ".")
         )
-    if extra == "gpu" and hasattr(onnxruntime, "preload_dlls"):
+    if provider.on_gpu and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA libraries that came as Python packages are on no search path
     return onnxruntime
 
 
-def open_inference_session(onnxruntime: Any, path: Path, provider: str, providers: list[Any], threads: int) -> Any:
+def open_inference_session(onnxruntime: Any, path: Path, provider: Provider, providers: list[Any], threads: int) -> Any:
     """ONNX Runtime's own session, on the provider that was asked for or not at all.
 
     Args:
@@ -61,16 +63,16 @@ def open_inference_session(onnxruntime: Any, path: Path, provider: str, provider
     Raises:
         EngineError: the provider does not start, or the graph has no kernels there.
     """
-    name, _ = _PROVIDERS[provider]
+    name = provider.execution_provider
     options = _session_options(onnxruntime, threads)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise EngineError(_explain(error, path, provider)) from error
+        raise EngineError(_explain(error, path, provider.name)) from error
     started = session.get_providers()
     if started[0] != name:
         raise EngineError(
-            f"provider='{provider}' was asked for, but ONNX Runtime could not start {name} and offers "
+            f"provider='{provider.name}' was asked for, but ONNX Runtime could not start {name} and offers "
             f"{', '.join(started)}. Check that the device is visible (nvidia-smi) and that the installed CUDA, cuDNN "
             "and, for tensorrt-ep, TensorRT fit this onnxruntime-gpu."
         )
@@ -82,18 +84,13 @@ class OnnxRuntimeSession:
     """A graph in ONNX Runtime on the CPU.
 
     Args:
-        path: the .onnx file; its external data lie beside it.
-        threads: threads that one call computes with.
-
-    Raises:
-        MissingExtraError: onnxruntime is not installed.
-        EngineError: the graph has no kernels there.
+        onnxruntime: the module.
+        session: its `InferenceSession`.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        onnxruntime = import_onnxruntime("cpu")
+    def __init__(self, onnxruntime: Any, session: Any) -> None:
         self._ort = onnxruntime
-        self._session = open_inference_session(onnxruntime, path, "cpu", [], threads)
+        self._session = session
         self._inputs = {item.name: item.type for item in self._session.get_inputs()}
         self._outputs = {item.name: item.type for item in self._session.get_outputs()}
         self._ort_values = _BFLOAT16 in (*self._inputs.values(), *self._outputs.values())

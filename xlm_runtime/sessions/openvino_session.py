@@ -10,18 +10,24 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.compiled_models import CompiledModels
-from xlm_runtime.sessions.session import Array
+from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions
 
 # OpenVINO's names of types, and of a CPU's units for them
 _CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+
+
+def open_openvino(source: GraphSource, provider: Provider, options: SessionOptions) -> OpenVinoSession:
+    """`Opener` of provider "openvino"."""
+    return OpenVinoSession(source, threads=options.threads, engine_cache=options.engine_cache)
 
 
 class OpenVinoSession:
     """A graph in OpenVINO.
 
     Args:
-        path: the .onnx file; its external data lie beside it.
+        source: the graph; its external data lie beside it.
         threads: threads that one call computes with.
         engine_cache: folder that keeps the compiled graph for the next start; by default nothing is kept.
 
@@ -31,7 +37,7 @@ class OpenVinoSession:
         InputError, BundleError: see `CompiledModels`, with an engine cache alone.
     """
 
-    def __init__(self, path: Path, *, threads: int, engine_cache: Path | None = None) -> None:
+    def __init__(self, source: GraphSource, *, threads: int, engine_cache: Path | None = None) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -43,19 +49,23 @@ class OpenVinoSession:
             kept = None
             if engine_cache is not None:
                 cpu = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities)]
-                kept = CompiledModels(engine_cache, path, {"openvino": openvino.__version__, "cpu": cpu, **properties})
+                kept = CompiledModels(
+                    engine_cache, source, {"openvino": openvino.__version__, "cpu": cpu, **properties}
+                )
             self.imported = False
             if kept is not None and (found := kept.load()) is not None:
                 self._compiled = _import(core, *found, properties)
                 self.imported = self._compiled is not None
             if not self.imported:
-                model = _with_float32_ends(openvino, with_turned_weights(openvino, core.read_model(str(path))))
+                model = _with_float32_ends(
+                    openvino, transpose_int8_weights(openvino, core.read_model(str(source.path)))
+                )
                 kind = _compute_type(model, capabilities)
                 self._compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
                 if kept is not None:
                     kept.store(kind, self._compiled.export_model().getvalue())
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot load '{path}': {_first_line(error)}") from error
+            raise EngineError(f"OpenVINO cannot load '{source.path}': {_first_line(error)}") from error
         self._input_names = tuple(port.get_any_name() for port in self._compiled.inputs)
         self._output_names = tuple(port.get_any_name() for port in self._compiled.outputs)
         # a request serves one call at a time: each thread takes a free one, or makes one
@@ -95,7 +105,7 @@ def _import(core: Any, kind: str, model: bytes, properties: dict[str, Any]) -> A
         return None
 
 
-def with_turned_weights(openvino: Any, model: Any) -> Any:
+def transpose_int8_weights(openvino: Any, model: Any) -> Any:
     """The model with int8 weights stored as their products read them, (in, out).
 
     Embeddings that are also the last projection lie in the file once, (words, dim), with a Transpose before the
@@ -107,8 +117,8 @@ def with_turned_weights(openvino: Any, model: Any) -> Any:
         if source is None or source.get_type_name() != "Constant" or source.get_element_type() != openvino.Type.i8:
             continue
         order = node.input_value(1).get_node().get_data()
-        turned = openvino.op.Constant(np.ascontiguousarray(source.get_data().transpose(order)))
-        node.output(0).replace(turned.output(0))
+        transposed = openvino.op.Constant(np.ascontiguousarray(source.get_data().transpose(order)))
+        node.output(0).replace(transposed.output(0))
     return model
 
 

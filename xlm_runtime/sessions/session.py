@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph
+from xlm_runtime.providers import Provider
+from xlm_runtime.sessions.gpu.options import GpuOptions
 
 Array = NDArray[Any]
 
@@ -45,6 +51,63 @@ class CachingSession(Session, Protocol):
 
     def max_rows(self, prompt: int, length: int) -> int | None:
         """Most rows that prompts of `prompt` tokens may have, which grow to `length`; None for any number."""
+        ...
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """A graph to open: its file, and the bundle and entry that it belongs to where they are known."""
+
+    path: Path
+    bundle: Bundle | None = None
+    graph: Graph | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle, graph: Graph) -> GraphSource:
+        """A graph of a bundle."""
+        return cls(bundle.folder / graph.file, bundle, graph)
+
+    def find_entry(self) -> tuple[Bundle, Graph] | None:
+        """The bundle and entry, read where only a path was given; None where no bundle lies there.
+
+        Raises:
+            BundleError: see `Bundle.load`.
+            InputError: the bundle has no such graph.
+        """
+        if self.bundle is not None and self.graph is not None:
+            return self.bundle, self.graph
+        if not (self.path.parent / BUNDLE_FILE).is_file():
+            return None
+        bundle = Bundle.load(self.path.parent)
+        return bundle, bundle.graph_of_file(self.path.name)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What `open_session` hands to an opener.
+
+    Args:
+        threads: of one call on the CPU.
+        gpu: options of the providers on a GPU.
+        engine_cache: folder for what is built on this machine; None for the provider's default.
+    """
+
+    threads: int
+    gpu: GpuOptions
+    engine_cache: Path | None = None
+
+
+class Opener(Protocol):
+    """What a provider's row names: opens a graph there or raises, and never falls back to another provider."""
+
+    def __call__(self, source: GraphSource, provider: Provider, options: SessionOptions) -> Session:
+        """Load the graph.
+
+        Raises:
+            MissingExtraError: the provider's package is not installed.
+            EngineError: it cannot start, or cannot load the graph.
+            InputError, BundleError: options or files that it cannot use.
+        """
         ...
 
 

@@ -29,7 +29,7 @@ from xlm_export.quantization.quality import Quality
 from xlm_runtime import GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.sessions import open_session, openvino_session
-from xlm_runtime.sessions.openvino_session import with_turned_weights
+from xlm_runtime.sessions.openvino_session import transpose_int8_weights
 
 # What int8 may cost the tiny bundles, whose seeded weights are drawn wide: about three times what was measured.
 INT8_DIVERGENCE = 1e-2
@@ -252,7 +252,7 @@ def test_openvino_takes_the_tied_projection_as_int8(bundles: Bundles, tmp_path: 
     model = openvino.Core().read_model(str(graph))
     before = of_int8_weights(model)
     assert before == ["Transpose"]
-    assert of_int8_weights(with_turned_weights(openvino, model)) == []
+    assert of_int8_weights(transpose_int8_weights(openvino, model)) == []
     masked = "The <mask> stands at the edge."
     got, want = (pipeline("fill-mask", folder, name, precision="int8")(masked) for name in ("openvino", "cpu"))
     assert got[0]["token"] == want[0]["token"]

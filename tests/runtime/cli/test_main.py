@@ -19,7 +19,7 @@ from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS, TOO_LONG
 from xlm_runtime import pipeline
 from xlm_runtime.cli import main as cli
-from xlm_runtime.cli import tables
+from xlm_runtime.cli import tables, tasks
 from xlm_runtime.pipelines import PIPELINES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -56,7 +56,7 @@ EXAMPLES = {
 
 
 def test_every_pipeline_has_a_command() -> None:
-    assert set(cli.COMMANDS) == set(PIPELINES) == set(EXAMPLES)
+    assert set(tasks.COMMANDS) == set(PIPELINES) == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("task", EXAMPLES)
@@ -66,7 +66,9 @@ def test_json_equals_the_pipeline(run: Run, bundles: Bundles, task: str) -> None
     assert (code, err) == (0, "")
     answers = [json.loads(line) for line in out.splitlines()]
     parsed = cli.build_parser().parse_args([task, "bundle", "text", "--lang", "de", *options])
-    expected = pipeline(task, bundles(name))(text, **cli.COMMANDS[task].read(parsed))
+    opened = pipeline(task, bundles(name))
+    options = tasks.COMMANDS[task].options(parsed)(opened.model)
+    expected = opened.answer(text, lang="de", options=options)
     assert len(answers) == 2
     assert rounded(answers[0]) == rounded(answers[1]) == rounded(expected)
 
@@ -209,7 +211,7 @@ def test_interrupts_and_broken_pipes_are_quiet(bundles: Bundles, monkeypatch: py
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "open_pipeline", interrupt)
+    monkeypatch.setattr(tasks, "open_pipeline", interrupt)
     assert run("fill-mask", "bundle", "<mask>") == (130, "", "")
     lines = "the old town\n" * 20000
     command = [

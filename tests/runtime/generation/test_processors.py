@@ -9,8 +9,9 @@ import pytest
 
 from xlm_runtime import GenerationOptions
 from xlm_runtime.generation.decoder import Prompt
-from xlm_runtime.generation.processors import log_softmax, make_processors, probabilities
+from xlm_runtime.generation.processors import make_processors
 from xlm_runtime.generation.search import Hypothesis
+from xlm_runtime.numerics import log_softmax, probabilities
 
 INF = np.inf
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ class Row:
         return len(self.input_ids)
 
 
+def as_listed(rows: Sequence[Row], outputs: Sequence[Any]) -> list[Any]:
+    """What the model gave for the rows of a group."""
+    assert len(rows) == len(outputs)
+    return list(outputs)
+
+
 @given(st.lists(st.integers(1, 100), max_size=60), st.integers(1, 300))
 def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, budget)
@@ -35,7 +42,7 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget:
 def test_groups_come_back_whole_and_in_order(groups: list[list[int]], budget: int, window: int) -> None:
     rows = [[Row((n,) * n) for n in group] for group in groups]
     options = BatchOptions(max_tokens=budget, window_rows=window)
-    answers = answer_groups(rows, lambda batch: [len(row) for row in batch], options)
+    answers = answer_groups(rows, lambda batch: [len(row) for row in batch], as_listed, options)
     assert list(answers) == groups
 
 
@@ -47,7 +54,7 @@ def test_a_stream_is_read_window_by_window() -> None:
             taken.append(i)
             yield [Row((1, 2, 3))]
 
-    answers = answer_groups(stream(), lambda batch: batch, BatchOptions(window_rows=10))
+    answers = answer_groups(stream(), lambda batch: batch, as_listed, BatchOptions(window_rows=10))
     assert taken == []
     next(answers)
     assert len(taken) == 10
@@ -62,7 +69,7 @@ def test_a_window_is_bounded_in_tokens_too() -> None:
             taken.append(i)
             yield [Row((1,) * 50)]
 
-    next(answer_groups(stream(), lambda batch: batch, BatchOptions(window_rows=1000, window_tokens=200)))
+    next(answer_groups(stream(), lambda batch: batch, as_listed, BatchOptions(window_rows=1000, window_tokens=200)))
     assert len(taken) == 4
 
 
@@ -72,7 +79,7 @@ def test_answers_before_a_bad_item_are_given_before_its_error() -> None:
         yield [Row((1, 2))]
         raise InputError("the third")
 
-    answers = answer_groups(stream(), lambda batch: [len(row) for row in batch], BatchOptions())
+    answers = answer_groups(stream(), lambda batch: [len(row) for row in batch], as_listed, BatchOptions())
     assert next(answers) == [1]
     assert next(answers) == [2]
     with pytest.raises(InputError, match="the third"):
@@ -90,3 +97,27 @@ def test_rows_are_padded_to_the_longest() -> None:
 def test_a_budget_must_be_positive() -> None:
     with pytest.raises(InputError, match="max_tokens is 0"):
         BatchOptions(max_tokens=0)
+
+
+def test_a_group_is_answered_as_soon_as_its_rows_are_there() -> None:
+    happened: list[str] = []
+
+    def forward(batch: list[Row]) -> list[int]:
+        happened.append(f"forward {[len(row) for row in batch]}")
+        return [len(row) for row in batch]
+
+    def postprocess(rows: Sequence[Row], outputs: Sequence[int]) -> int:
+        happened.append(f"postprocess {list(outputs)}")
+        return sum(outputs)
+
+    groups = [[Row((1,) * 9), Row((1,))], [Row((1,) * 8)], []]
+    answers = list(answer_groups(groups, forward, postprocess, BatchOptions(max_tokens=9)))
+    assert answers == [10, 8, 0]
+    assert happened == [
+        "postprocess []",
+        "forward [9]",
+        "forward [8]",
+        "postprocess [8]",
+        "forward [1]",
+        "postprocess [9, 1]",
+    ]

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from tests.conftest import Bundles
 from xlm_runtime import BundleError, EngineError, InputError, MissingExtraError, pipeline
-from xlm_runtime.bundle import Bundle, Graph, file_sha256, timings
-from xlm_runtime.bundle.timings import Record, Timing, read_records, relative_totals, replace_record, this_machine
+from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle.timings import Record, Timing, read_records, relative_totals, replace_record
 from xlm_runtime.cli import main as cli
-from xlm_runtime.model import model as model_module
-from xlm_runtime.model.choose import Choice, choose
+from xlm_runtime.machine import this_machine
+from xlm_runtime.model import opening
+from xlm_runtime.model.choose import Chosen, choose
+from xlm_runtime.providers import provider_packages
 
 TASK = "text-classification"
 VERSIONS = {"onnxruntime": "1.30", "openvino": "2026.1"}
@@ -29,7 +31,7 @@ VERSIONS = {"onnxruntime": "1.30", "openvino": "2026.1"}
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of a known name with known engines and without a GPU."""
-    monkeypatch.setattr(timings, "_cpu_name", lambda: "Quick 9000")
+    monkeypatch.setattr("xlm_runtime.machine.cpu_name", lambda: "Quick 9000")
     monkeypatch.setattr("xlm_runtime.machine.installed_versions", lambda packages: dict(VERSIONS))
     monkeypatch.setattr("xlm_runtime.model.choose.visible_gpu", lambda device: None)
 
@@ -74,13 +76,13 @@ def record(folder: Path, times: dict[tuple[str, str], Any], **changes: Any) -> R
         Timing(file, bundle.digest(bundle.graph_of_file(file)), provider, ms if isinstance(ms, dict) else {"1x16": ms})
         for (file, provider), ms in times.items()
     ]
-    machine = replace(this_machine(2, None), **changes)
+    machine = replace(this_machine(2, None, provider_packages()), **changes)
     made = Record(machine, "2026-01-31", tuple(timings))
-    replace(bundle, calibration=replace_record(bundle, made)).write()
+    replace(bundle, timings=replace_record(bundle, made)).write()
     return made
 
 
-def auto(folder: Path, precision: str | None = None, threads: int | None = 2) -> Choice:
+def auto(folder: Path, precision: str | None = None, threads: int | None = 2) -> Chosen:
     return choose(Bundle.load(folder), precision, threads, None)
 
 
@@ -89,13 +91,13 @@ def test_without_a_record_it_goes_by_what_is_installed(folder: Path, engines: Ca
     chosen = auto(folder)
     assert chosen.provider == "cpu"
     assert chosen.reason == (
-        "cpu with model.onnx: the bundle has no calibration for this machine, number of threads and engines, and of "
+        "cpu with model.onnx: the bundle has no times of this machine, number of threads and package versions, and of "
         "tensorrt, cuda, cpu, openvino it is the first that is there."
     )
     engines(onnxruntime=False)
     assert auto(folder).provider == "openvino"
     engines(openvino=False)
-    with pytest.raises(MissingExtraError, match=r"extras: cpu, openvino, gpu, tensorrt.*pip install 'xlm-onnx\[cpu\]'"):
+    with pytest.raises(MissingExtraError, match=r"extras: cpu, gpu, openvino, tensorrt.*pip install 'xlm-onnx\[cpu\]'"):
         auto(folder)
 
 
@@ -106,7 +108,7 @@ def test_an_engine_that_cannot_take_the_graph_is_passed_over(folder: Path, engin
     only(folder, precision="int4", target="onnxruntime-cpu")
     assert auto(folder).provider == "cpu"
     engines(onnxruntime=False)
-    with pytest.raises(InputError, match=r"no installed engine takes a graph of the bundle .* in precision 'int4'"):
+    with pytest.raises(InputError, match=r"no installed provider takes a graph of the bundle .* in precision 'int4'"):
         auto(folder)
     with pytest.raises(InputError, match="no graph in precision 'fp8'; it has int4"):
         auto(folder, "fp8")
@@ -122,7 +124,7 @@ def test_with_a_record_the_fastest(folder: Path) -> None:
     chosen = auto(folder)
     assert (chosen.provider, chosen.graph.file) == ("openvino", "model.onnx")
     assert chosen.reason == (
-        "openvino with model.onnx: it took the least time of 2 combinations in fp32 in the calibration of 2026-01-31."
+        "openvino with model.onnx: it took the least time of 2 combinations in fp32 when timed on 2026-01-31."
     )
 
 
@@ -185,7 +187,7 @@ def test_a_record_replaces_the_one_of_the_same_machine_and_threads(folder: Path)
 def test_a_damaged_section_stops_auto_alone(folder: Path, section: Any) -> None:
     contents = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps(contents | {"calibration": section}))
-    with pytest.raises(BundleError, match=r"'calibration' of the bundle .* is damaged .*run `xlm-runtime calibrate`"):
+    with pytest.raises(BundleError, match=r"'calibration' of the bundle .* is damaged .*run `xlm-runtime autotune`"):
         pipeline(TASK, folder, "auto")
     assert pipeline(TASK, folder, "cpu")("Good!")["label"]
     assert cli.main(["info", str(folder)]) == 0
@@ -198,7 +200,7 @@ def test_times_that_are_none(folder: Path, milliseconds: Any) -> None:
     made = record(folder, {("model.onnx", "cpu"): 1.0}).to_dict()
     made["timings"][0]["milliseconds"] = {"1x16": milliseconds}
     with pytest.raises(BundleError, match=r"'calibration' .* is damaged"):
-        read_records(replace(Bundle.load(folder), calibration=(made,)))
+        read_records(replace(Bundle.load(folder), timings=(made,)))
 
 
 def test_a_pipeline_says_what_was_chosen_and_why(folder: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_pipeline_says_what_was_chosen_and_why(folder: Path) -> None:
     chosen = pipeline(TASK, folder, "auto", 2)
     assert type(chosen.model.session).__name__ == "OpenVinoSession"
     assert chosen.model.provider == "openvino"
-    assert "calibration of 2026-01-31" in chosen.model.reason
+    assert "timed on 2026-01-31" in chosen.model.reason
     assert chosen("Good!")["label"] == named("Good!")["label"]
 
 
@@ -228,7 +230,7 @@ def test_a_chosen_engine_that_fails_is_an_error(folder: Path, monkeypatch: pytes
     def refuse(path: Path, provider: str, *rest: object) -> None:
         raise EngineError(f"{provider} is broken")
 
-    monkeypatch.setattr(model_module, "open_session", refuse)
+    monkeypatch.setattr(opening, "open_session", refuse)
     with pytest.raises(EngineError, match="openvino is broken"):
         pipeline(TASK, folder, "auto", 2)
 
@@ -242,7 +244,7 @@ def test_the_command_line_says_it_on_stderr(folder: Path, capsys: pytest.Capture
     assert cli.main([*arguments, "auto"]) == 0
     assert capsys.readouterr() == (
         out,
-        "xlm-runtime: cpu with model.onnx: it took the least time of 2 combinations in fp32 in the calibration of "
+        "xlm-runtime: cpu with model.onnx: it took the least time of 2 combinations in fp32 when timed on "
         "2026-01-31.\n",
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Bundles
 from xlm_runtime import BundleError, EngineError, InputError, XLMError, pipeline
-from xlm_runtime.model.model import BundleModel
+from xlm_runtime.model.opening import open_model
 from xlm_runtime.pipelines import PIPELINES
 from xlm_runtime.tasks import TASK_NAMES
 
@@ -140,6 +140,6 @@ def test_external_data_belong_to_their_graph(copy: Path) -> None:
     (copy / "model.onnx.data").write_bytes(b"1234")
     contents["files"]["model.onnx.data"] = "0" * 64
     (copy / "bundle.json").write_text(json.dumps(contents))
-    opened = BundleModel(copy, TASK)
+    opened = open_model(copy, TASK)
     with pytest.raises(BundleError, match=r"'model.onnx.data' .* has changed"):
         opened._weights_check.result()

@@ -139,8 +139,9 @@ def test_a_context_is_tokenised_once(qa: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         qa.model.tokenizer, "encode_layout", lambda text, lang: texts.append(text) or encode(text, lang)
     )
-    qa([f"Who is {i}?" for i in range(20)], context=LONG)
-    assert texts == [LONG]
+    context = f"{LONG} A context that no other test has."
+    qa([f"Who is {i}?" for i in range(20)], context=context)
+    assert texts == [context]
 
 
 def test_windows_share_batches(qa: Any, monkeypatch: pytest.MonkeyPatch) -> None:

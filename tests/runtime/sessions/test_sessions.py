@@ -17,7 +17,8 @@ from tests.runtime.memory_growth import STATM, memory_growth
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, InputError, MissingExtraError
-from xlm_runtime.sessions import Session, available_cpus, open_session
+from xlm_runtime.machine import available_cpus
+from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.sessions.session import narrow_to_bfloat16, widen_bfloat16
 
 # Resident memory that 950 calls may add once 50 have been made; on the tiny graph they add about 100 kB. What a larger

@@ -19,8 +19,7 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.sessions.gpu.memory import BlockPool, Copy2D, Device
 from xlm_runtime.sessions.gpu.planning import Shape, Tensor, aligned
 from xlm_runtime.sessions.session import Array
-
-PAST, PRESENT = "past_key_values.", "present."
+from xlm_runtime.tasks import PAST, PRESENT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.cache import PAST, PRESENT, DeviceArray, Slab, SlabLayout
+from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.engine import Binding, Call, Engine
 from xlm_runtime.sessions.gpu.padding import Placement
 from xlm_runtime.sessions.gpu.planning import (
@@ -21,6 +21,7 @@ from xlm_runtime.sessions.gpu.planning import (
     plan_buffer,
     read_dims,
 )
+from xlm_runtime.tasks import PAST, PRESENT
 
 # Plans kept; a session sees as many different shapes as there are lengths and batches.
 _MOST_PLANS = 1024

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+from xlm_runtime.errors import EngineError
+from xlm_runtime.machine import describe_gpu, open_cuda
 from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, OutOfMemoryError, describe_bytes
 
 
@@ -28,22 +29,14 @@ class CudaDevice:
     kind = "cuda"
 
     def __init__(self, index: int, purpose: str, extra: str) -> None:
-        try:
-            from cuda.bindings import runtime
-        except ImportError as error:
-            raise MissingExtraError("cuda-bindings", extra, purpose) from error
+        runtime = open_cuda(index, purpose, extra)
         self._cuda: Any = runtime
         self._addresses: set[int] = set()
         self.closed = False
         self._host: dict[int, Bytes] = {}
-        count = _count_devices(runtime, purpose)
-        if not 0 <= index < count:
-            raise InputError(f"device is {index}; expected 0 to {count - 1}, since {count} CUDA device(s) are visible.")
         self.index = index
         self.activate()
-        properties = self._call("cudaGetDeviceProperties", index)
-        self.name = properties.name.decode().rstrip("\0")
-        self.architecture = f"sm{properties.major}{properties.minor}"
+        self.name, self.architecture = describe_gpu(self._call("cudaGetDeviceProperties", index))
         # a stream that the legacy default stream does not wait for: capture fails beside that one
         self._stream = self._call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
         self.stream = int(self._stream)
@@ -151,37 +144,3 @@ class CudaDevice:
         if error != self._cuda.cudaError_t.cudaSuccess:
             what = self._cuda.cudaGetErrorString(error)[1].decode()
             raise EngineError(f"CUDA failed on device {self.index}, in {function}: {what} ({error.name}).")
-
-
-def _count_devices(runtime: Any, purpose: str) -> int:
-    """How many devices are visible.
-
-    Raises:
-        EngineError: none, or the driver is missing or older than cuda-bindings.
-    """
-    error, count = runtime.cudaGetDeviceCount()
-    errors = runtime.cudaError_t
-    if error == errors.cudaSuccess and count:
-        return int(count)
-    driver, built_for = runtime.cudaDriverGetVersion()[1], runtime.cudaRuntimeGetVersion()[1]
-    if not driver:
-        raise EngineError(
-            f"{purpose} needs an NVIDIA GPU, but no NVIDIA driver is there. Run it on a machine with one; a container "
-            "sees the host's driver when it is started with --gpus all."
-        )
-    if error == errors.cudaErrorInsufficientDriver:
-        raise EngineError(
-            f"{purpose}: the NVIDIA driver supports CUDA {_version(driver)}, but cuda-bindings was built for CUDA "
-            f"{_version(built_for)}. Upgrade the driver, or pip install 'cuda-bindings=={driver // 1000}.*'."
-        )
-    if error in (errors.cudaErrorNoDevice, errors.cudaSuccess):
-        raise EngineError(
-            f"{purpose} needs an NVIDIA GPU, but the driver sees none. Check nvidia-smi and CUDA_VISIBLE_DEVICES; a "
-            "container has to be started with --gpus all."
-        )
-    what = runtime.cudaGetErrorString(error)[1].decode()
-    raise EngineError(f"{purpose}: CUDA could not start: {what} ({error.name}). Check nvidia-smi.")
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"

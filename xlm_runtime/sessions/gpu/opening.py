@@ -9,41 +9,39 @@ from typing import Any
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
 from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineStamp, build_command, find_stamps
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
 from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine, plan_profiles, provider_options
-from xlm_runtime.sessions.gpu.options import GpuOptions
 from xlm_runtime.sessions.gpu.planning import Profile
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
 from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
+from xlm_runtime.sessions.session import GraphSource, SessionOptions
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
-def open_engine(path: Path, options: GpuOptions, engine_cache: Path | None = None) -> GpuSession:
-    """provider="tensorrt": an engine that was built from the bundle's graph `path`, or the plan `path` itself.
+def open_engine(source: GraphSource, provider: Provider, options: SessionOptions) -> GpuSession:
+    """`Opener` of provider "tensorrt": an engine that was built from the graph of a bundle.
 
-    Args:
-        engine_cache: folder for kernels that TensorRT-RTX compiles; by default the bundle's `engines`.
+    `engine_cache` is a folder for kernels that TensorRT-RTX compiles; by default the bundle's `engines`.
 
     Raises:
+        BundleError: the graph lies in no bundle.
         EngineError: no engine fits, with the command that builds one; no device, or an unfit driver.
         MissingExtraError: a package is missing.
     """
-    plan = path if path.suffix == ".plan" else None
-    bundle = Bundle.load(path.parent.parent if plan else path.parent)
-    stamps = (
-        [EngineStamp.load(plan.with_suffix(".json"))]
-        if plan
-        else engines_of(bundle, graph=path.name, name=options.engine)
-    )
-    device = CudaDevice(options.device, "provider='tensorrt'", "tensorrt")
+    bundle = source.bundle or Bundle.load(source.path.parent)
+    stamps = engines_of(bundle, graph=source.path.name, name=options.gpu.engine)
+    device = CudaDevice(options.gpu.device, f"provider='{provider.name}'", provider.extra)
     try:
         stamp, trt = _fitting(bundle, stamps, device.architecture)
         file = bundle.folder / stamp.plan
-        kernels = (engine_cache or bundle.folder / ENGINES_FOLDER) / f"{file.stem}.{device.architecture}.kernels"
+        kernels = (
+            options.engine_cache or bundle.folder / ENGINES_FOLDER
+        ) / f"{file.stem}.{device.architecture}.kernels"
         engine = TensorRTEngine(trt, file, stamp, device, kernels)
-        graphs = 0 if options.cuda_graphs is False else options.max_graphs
+        graphs = 0 if options.gpu.cuda_graphs is False else options.gpu.max_graphs
         return GpuSession(engine, device, buckets=bool(graphs), graphs=graphs)
     except BaseException:
         device.close()
@@ -125,52 +123,48 @@ def _import_tensorrt(stamp: EngineStamp) -> Any:
         ) from error
 
 
-def open_onnxruntime(
-    path: Path, provider: str, threads: int, options: GpuOptions, engine_cache: Path | None = None
-) -> GpuSession:
-    """provider="cuda" and "tensorrt-ep": a graph in ONNX Runtime, with its inputs and outputs on the device.
+def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOptions) -> GpuSession:
+    """`Opener` of "cuda" and "tensorrt-ep": a graph in ONNX Runtime, with its inputs and outputs on the device.
 
-    Args:
-        engine_cache: folder for engines that tensorrt-ep builds; by default the bundle's `engines`.
+    `engine_cache` is a folder for engines that tensorrt-ep builds; by default the bundle's `engines`.
 
     Raises:
         InputError: an option that the provider does not have.
         EngineError: this onnxruntime lacks the provider or cannot start it; no device, or an unfit driver.
         MissingExtraError: a package is missing.
     """
-    if provider == "tensorrt-ep" and options.cuda_graphs:
-        raise InputError("provider='tensorrt-ep' captures no CUDA graphs; use provider='tensorrt', or leave them out.")
+    gpu = options.gpu
+    if provider.builds and gpu.cuda_graphs:
+        raise InputError(f"provider='{provider.name}' captures no CUDA graphs; use provider='tensorrt', or leave them "
+                         "out.")  # fmt: skip
     onnxruntime = import_onnxruntime(provider)
-    device = CudaDevice(options.device, f"provider='{provider}'", "gpu")
+    device = CudaDevice(gpu.device, f"provider='{provider.name}'", provider.extra)
     try:
-        common = {"device_id": str(options.device), "user_compute_stream": str(device.stream)}
+        common = {"device_id": str(gpu.device), "user_compute_stream": str(device.stream)}
         # with "same as requested" the arena grows by what a call needs, not to the next power of two; without TF32 the
         # products of an fp32 graph are in fp32
         cuda = common | {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
         profiles: tuple[Profile, ...] = ()
         providers: list[Any] = [("CUDAExecutionProvider", cuda)]
-        if provider == "tensorrt-ep":
-            bundle = _bundle_of(path)
-            graph = bundle.graph_of_file(path.name)
-            profiles, shapes = plan_profiles(graph, bundle.config, options.profiles)
-            own = provider_options(graph, shapes, engine_cache or bundle.folder / ENGINES_FOLDER)
-            providers.insert(0, ("TensorrtExecutionProvider", common | own))
-        elif options.cuda_graphs:
+        if provider.builds:
+            entry = source.find_entry()
+            if entry is None:
+                raise EngineError(f"provider='{provider.name}' reads the shapes of '{source.path}' from a bundle, but "
+                                  f"no {BUNDLE_FILE} lies beside it; use provider='cuda'.")  # fmt: skip
+            bundle, graph = entry
+            profiles, shapes = plan_profiles(graph, bundle.config, gpu.profiles)
+            own = provider_options(graph, shapes, options.engine_cache or bundle.folder / ENGINES_FOLDER)
+            providers.insert(0, (provider.execution_provider, common | own))
+        elif gpu.cuda_graphs:
             cuda["enable_cuda_graph"] = "1"
-        session = open_inference_session(onnxruntime, path, provider, providers, threads)
-        graphs = options.max_graphs if options.cuda_graphs else 0
-        engine = OnnxRuntimeEngine(onnxruntime, session, device, name=path.name, profiles=profiles, graphs=graphs)
+        session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
+        graphs = gpu.max_graphs if gpu.cuda_graphs else 0
+        name = source.path.name
+        engine = OnnxRuntimeEngine(onnxruntime, session, device, name=name, profiles=profiles, graphs=graphs)
         if graphs and not any("sequence" in tensor.axes for tensor in engine.inputs):
-            raise InputError(f"CUDA graphs are for graphs in the padded layout, and '{path.name}' is packed: every "
+            raise InputError(f"CUDA graphs are for graphs in the padded layout, and '{name}' is packed: every "
                              "batch has another shape. Leave them out, or export with --layout padded.")  # fmt: skip
         return GpuSession(engine, device, buckets=bool(graphs), graphs=0)
     except BaseException:
         device.close()
         raise
-
-
-def _bundle_of(path: Path) -> Bundle:
-    if not (path.parent / BUNDLE_FILE).is_file():
-        raise EngineError(f"provider='tensorrt-ep' reads the shapes of '{path}' from a bundle, but no {BUNDLE_FILE} "
-                          "lies beside it; use provider='cuda'.")  # fmt: skip
-    return Bundle.load(path.parent)

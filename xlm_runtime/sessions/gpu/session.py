@@ -12,8 +12,6 @@ import numpy as np
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.cache import (
-    PAST,
-    PRESENT,
     Block,
     DeviceArray,
     DeviceCache,
@@ -27,6 +25,7 @@ from xlm_runtime.sessions.gpu.graphs import GraphPool
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
+from xlm_runtime.tasks import PAST, PRESENT
 
 
 class GpuSession:

@@ -12,8 +12,10 @@ from tests.conftest import Bundles
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
 from xlm_runtime import GpuOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
-from xlm_runtime.bundle.timings import Record, Timing, this_machine, visible_gpu
+from xlm_runtime.bundle.timings import Record, Timing
 from xlm_runtime.cli import main as cli
+from xlm_runtime.machine import this_machine, visible_gpu
+from xlm_runtime.providers import provider_packages
 
 TASK = "text-classification"
 Engines = Callable[..., Path]
@@ -50,21 +52,21 @@ def test_a_record_of_this_device_decides(engine_bundle: Engines, onnxruntime_gpu
     digest = bundle.digest(bundle.graphs[0])
     times = {"tensorrt": 1.0, "cpu": 2.0, "cuda": 3.0}
     timings = tuple(Timing("model.onnx", digest, provider, {"1x16": ms}) for provider, ms in times.items())
-    record = Record(this_machine(2, found[0]), "2026-01-31", timings)
-    replace(bundle, calibration=(record.to_dict(),)).write()
+    record = Record(this_machine(2, found[0], provider_packages()), "2026-01-31", timings)
+    replace(bundle, timings=(record.to_dict(),)).write()
     assert pipeline(TASK, folder, "auto", 2).model.provider == "tensorrt"
     (folder / "engines" / "model.json").unlink()  # the engine that was measured is gone
     opened = pipeline(TASK, folder, "auto", 2, gpu=GpuOptions(cuda_graphs=True)).model
     assert opened.provider == "cpu", "and options for a GPU count for nothing there"
 
 
-def test_calibrate_measures_what_the_device_has(
+def test_autotune_measures_what_the_device_has(
     engine_bundle: Engines, onnxruntime_gpu: FakeOnnxRuntime, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     monkeypatch.setattr("xlm_runtime.autotune.SECONDS", 0.0)
     folder = engine_bundle(TASK)
-    assert cli.main(["calibrate", str(folder), "--threads", "1"]) == 0
-    (entry,) = Bundle.load(folder).calibration
+    assert cli.main(["autotune", str(folder), "--threads", "1"]) == 0
+    (entry,) = Bundle.load(folder).timings
     measured = {timing["provider"] for timing in entry["timings"]}
     assert {"cpu", "cuda", "tensorrt"} <= measured
     assert entry["gpu"] == visible_gpu()[0]  # type: ignore[index]

@@ -299,7 +299,7 @@ def test_the_engine_that_fits_is_taken(engine_bundle: Engines, tensorrt: FakeTen
         pipeline("text-classification", folder, "tensorrt", gpu=GpuOptions(engine="d"))
     with pytest.raises(EngineError, match=r"no engine in precision 'fp16', only a .* --precision fp16"):
         pipeline("text-classification", folder, "tensorrt", precision="fp16")
-    open_session(folder / "engines" / "c.plan", "tensorrt").run(batch(1, 4))
+    open_session(folder / "model.onnx", "tensorrt", gpu=GpuOptions(engine="c")).run(batch(1, 4))
 
 
 def test_no_engine(bundles: Bundles, cuda: FakeRuntime) -> None:

@@ -1,0 +1,98 @@
+"""From texts to prompts: the start token, the ids, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xlm_runtime.errors import InputError
+from xlm_runtime.generation.decoder import Prompt
+from xlm_runtime.model.batching import BatchOptions
+from xlm_runtime.model.model import BundleModel, TextItem
+
+# so many times the usual budget of a batch, see `batch_options`
+_ROOM = 8
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Makes prompts for an opened language model.
+
+    A prompt begins with the start token, `</s>` unless `start` says otherwise: XLM was trained on streams in which it
+    stands before every sentence. An empty prompt is the start token alone.
+    """
+
+    model: BundleModel
+
+    def build(
+        self, item: TextItem, start: str | None = None, new_tokens: int = 0, bad_words: Sequence[str] = ()
+    ) -> Prompt:
+        """Ids of a prompt, checked against the model's positions.
+
+        Args:
+            start: token before the text, such as "<s>", or "" for none; by default `</s>`.
+            new_tokens: that are to follow.
+            bad_words: texts that are not to come.
+
+        Raises:
+            InputError: no token, too many of them, an unknown language or start token.
+        """
+        lang_id = self.model.lang_id(item.lang)
+        ids = [*self._start_ids(start), *self._ids(item.text, item.lang)]
+        if not ids:
+            raise InputError("The prompt is empty and prompt_start is too; give a text or a start token.")
+        limit = self.model.config.max_position_embeddings
+        if len(ids) + new_tokens > limit:
+            excerpt = item.text[:40] + ("…" if len(item.text) > 40 else "")
+            raise InputError(
+                f"The text '{excerpt}' has {len(ids)} tokens, start token included, and max_new_tokens is "
+                f"{new_tokens}: {len(ids) + new_tokens} in all, but the model has only {limit} positions. "
+                + (f"Ask for at most {limit - len(ids)}." if len(ids) < limit and new_tokens else "Shorten the text.")
+            )
+        forbidden = (tuple(self._ids(words, item.lang)) for words in bad_words)
+        return Prompt(ids, lang_id, tuple(words for words in forbidden if words))
+
+    def _ids(self, text: str, lang: str | None) -> list[int]:
+        return self.model.tokenizer.encode(text, lang=lang, add_special_tokens=False)
+
+    def _start_ids(self, token: str | None) -> list[int]:
+        tokenizer = self.model.tokenizer
+        if token is None:
+            return [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+        if token and token not in tokenizer.all_special_tokens:
+            known = ", ".join(tokenizer.all_special_tokens)
+            raise InputError(f"prompt_start is '{token}'; expected one of {known}, or '' for none.")
+        return [tokenizer.vocabulary.id(token)] if token else []
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt, and the tokens that its rows of the batch take in all."""
+
+    prompt: Prompt
+    tokens: int
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+def batch_options(model: BundleModel) -> BatchOptions:
+    """A step reads all weights for one token of each row, so rows come cheap: many times the usual budget of a batch,
+    which counts a row's tokens at its longest."""
+    return BatchOptions(_ROOM * model.batching.max_tokens)
+
+
+def split_batch(model: BundleModel, batch: list[PromptRow], rows: int, new: int) -> Iterator[list[PromptRow]]:
+    """A batch in parts of as many texts, of `rows` rows each, as the cache takes while they grow by `new` tokens."""
+    longest = max(len(row.prompt) for row in batch)
+    most = model.max_rows(longest, longest + new) if model.has_cache else None
+    size = len(batch) if most is None else max(1, most // rows)
+    return (batch[start : start + size] for start in range(0, len(batch), size))
+
+
+def mask_token_id(model: BundleModel) -> int | None:
+    """The token that stands where the next one is to come; None for causal models, which predict behind the last."""
+    config = model.config
+    if config.causal:
+        return None
+    return config.mask_token_id if config.mask_token_id is not None else model.tokenizer.mask_token_id

@@ -1,0 +1,153 @@
+"""Opening a bundle: its files checked, its tokenizer loaded and its session started, side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.errors import BundleError, EngineError, InputError
+from xlm_runtime.model.batching import BatchOptions
+from xlm_runtime.model.choose import Chosen, choose, choose_graph
+from xlm_runtime.model.model import BundleModel
+from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
+from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
+from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
+from xlm_runtime.tasks import LAYOUTS, PAST
+from xlm_runtime.tokenization import XLMTokenizer
+
+# what a pipeline can feed; a graph that was exported with further inputs is for other programs
+_FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
+
+
+def open_model(
+    folder: str | Path,
+    task: str,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    precision: str | None = None,
+    max_tokens: int | None = None,
+    gpu: GpuOptions | None = None,
+    engine_cache: str | Path | None = None,
+    graph: str | None = None,
+) -> BundleModel:
+    """Open a bundle for a task.
+
+    The weights' hash is computed while the session loads them, and known before the first answer.
+
+    Args:
+        folder: the bundle.
+        task: the task the bundle must have been exported for.
+        provider: see `open_session`; "auto" takes what `choose` finds.
+        threads: see `open_session`.
+        precision: which of the bundle's graphs, by its precision or recipe; by default its first.
+        max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
+        gpu, engine_cache: see `open_session`; with "auto" they matter where the chosen provider has them.
+        graph: the file of the graph, in place of `precision`; not with "auto".
+
+    Raises:
+        BundleError: missing, changed or newer files, a failed verification.
+        InputError: a bundle for another task, or an unknown provider or precision.
+        MissingExtraError, EngineError: see `open_session`.
+    """
+    if provider != AUTO and provider not in PROVIDERS:
+        raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join((*PROVIDERS, AUTO))}.")
+    bundle = Bundle.load(folder)
+    if bundle.task != task:
+        raise InputError(
+            f"The bundle '{folder}' was exported for the task {bundle.task} ({bundle.architecture}), not for {task}. "
+            f"Use pipeline('{bundle.task}', ...), or export the checkpoint with --task {task}."
+        )
+    if provider == AUTO:
+        chosen = choose(bundle, precision, threads, gpu)
+        gpu = gpu if PROVIDERS[chosen.provider].on_gpu else None
+        engine_cache = engine_cache if PROVIDERS[chosen.provider].builds else None
+    else:
+        wanted = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
+        chosen = Chosen(provider, wanted, f"provider='{provider}' was asked for.")
+    check_graph(chosen.graph, bundle)
+    row = find_provider(chosen.provider)
+    if chosen.graph.layout not in row.layouts:
+        raise InputError(
+            f"provider='{row.name}' takes {' or '.join(row.layouts)} graphs, and '{chosen.graph.file}' is "
+            f"{chosen.graph.layout}. Choose another provider, or export with --layout {row.layouts[0]}."
+        )
+    budget = row.max_tokens[chosen.graph.layout] if max_tokens is None else max_tokens
+    batching = BatchOptions(budget, packed=chosen.graph.is_packed)
+    tokenizer, weights_check = _load_beside(bundle, chosen.graph, row.reads_engines)
+    try:
+        session = open_session(GraphSource.of(bundle, chosen.graph), chosen.provider, threads, gpu, engine_cache)
+    except EngineError:
+        weights_check.result()  # a damaged file is the better explanation
+        raise
+    return BundleModel(
+        bundle,
+        chosen.graph,
+        provider=chosen.provider,
+        reason=chosen.reason,
+        session=padded_session(session, bundle, chosen.graph, row.multiples),
+        tokenizer=tokenizer.result(),
+        batching=batching,
+        weights_check=weights_check,
+    )
+
+
+def padded_session(session: Session, bundle: Bundle, graph: Graph, multiples: tuple[int, int] = (1, 1)) -> Session:
+    """An opened graph that takes and gives padded arrays, whatever its layout.
+
+    Args:
+        multiples: what packed batches are filled up to, see `Multiples`; by default nothing.
+    """
+    if not graph.is_packed:
+        return session
+    return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type, Multiples(*multiples))
+
+
+def check_graph(graph: Graph, bundle: Bundle) -> None:
+    """Whether pipelines can feed a graph.
+
+    Raises:
+        BundleError: an unknown layout, or inputs that pipelines do not give.
+    """
+    if graph.layout not in LAYOUTS:
+        raise BundleError(
+            f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the layout '{graph.layout}'; this version "
+            f"reads {' and '.join(LAYOUTS)}. Upgrade xlm-onnx, or export it again."
+        )
+    names = [spec.name for spec in graph.inputs]
+    past = [name for name in names if name.startswith(PAST)]
+    fed = (*_FED, "position_ids", *past) if past else _FED
+    if graph.is_packed:
+        fed = (*_FED, *INDEX_INPUTS)
+    foreign = [name for name in names if name not in fed]
+    if foreign:
+        raise BundleError(
+            f"The graph '{graph.file}' of the bundle '{bundle.folder}' asks for {', '.join(foreign)}, which pipelines "
+            "do not give. Export it again without --inputs, or feed it through open_session."
+        )
+
+
+def _load_beside(bundle: Bundle, graph: Graph, in_engine: bool) -> tuple[Future[XLMTokenizer], Future[None]]:
+    """Check the small files, and begin to load the tokenizer and to hash the weights.
+
+    The engine reads the weights without holding Python's lock. Beside it one thread, not to take the cores from it,
+    does both.
+
+    Args:
+        in_engine: the weights are in a TensorRT engine, and their hash in its stamp.
+
+    Raises:
+        BundleError: a file is missing or has changed.
+    """
+    weights = [] if in_engine else bundle.files_of(graph)
+    of_graphs = {name for each in bundle.graphs for name in bundle.files_of(each)}
+    bundle.check_files([name for name in bundle.files if name not in of_graphs])
+    for name in weights:
+        if not (bundle.folder / name).is_file():
+            raise BundleError(f"File '{name}' not found in path '{bundle.folder}'; copy the whole bundle again.")
+    beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
+    tokenizer = beside.submit(XLMTokenizer.from_pretrained, bundle.folder)
+    weights_check = beside.submit(bundle.check_files, weights)
+    beside.shutdown(wait=False)
+    return tokenizer, weights_check
