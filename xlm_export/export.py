@@ -22,6 +22,7 @@ from xlm_export.verification.generations import generation_cases, verify_cached_
 from xlm_export.verification.report import VerificationReport, verify_graph
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.machine import installed_versions
 from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions import Session, open_session
@@ -141,7 +142,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
-    report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
+    report = verify_bundle(written, graph, family_of(loaded.config).read_tokenizer(bundle), progress)
     others = {key: value for key, value in written.verification.items() if key in ("quantized", "optimized")}
     write_contents(replace(written, verification=report.to_dict() | others))
     return report
@@ -170,7 +171,7 @@ def verify_bundle(
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
     """The checkpoint's tokenizer, with the languages of its configuration where its own files name none."""
-    tokenizer = XLMTokenizer.from_pretrained(loaded.folder)
+    tokenizer = family_of(loaded.config).read_tokenizer(loaded.folder)
     if tokenizer.lang2id is None and loaded.config.lang2id is not None:
         tokenizer.lang2id, tokenizer.id2lang = loaded.config.lang2id, loaded.config.id2lang
     return tokenizer

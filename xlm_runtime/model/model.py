@@ -12,6 +12,7 @@ import numpy as np
 
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, EngineError, InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.model.batching import BatchOptions, Sized, Tokenized, answer_groups, pad_rows
 from xlm_runtime.model.cache import Cache, KeyValueCache
 from xlm_runtime.model.choose import AUTO, check_graph, choose, choose_graph
@@ -26,7 +27,6 @@ from xlm_runtime.sessions import (
     Session,
     open_session,
 )
-from xlm_runtime.tokenization import XLMTokenizer
 
 R = TypeVar("R", bound=Sized)
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class BundleModel:
         # The engine reads the weights without holding Python's lock. Beside it one thread, not to take the cores from
         # it, loads the tokenizer and hashes the weights.
         beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
-        tokenizer = beside.submit(XLMTokenizer.from_pretrained, self.bundle.folder)
+        tokenizer = beside.submit(family_of(self.config).read_tokenizer, self.bundle.folder)
         self._weights_check = beside.submit(self.bundle.check_files, weights)
         beside.shutdown(wait=False)
         try:
