@@ -14,6 +14,7 @@ from typing import Any
 
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
+from xlm_export.families.table import export_family
 from xlm_export.onnx_graph.file import save
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
@@ -28,7 +29,6 @@ from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.sacremoses_tables import read_tables
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
@@ -186,11 +186,9 @@ def write_contents(bundle: Bundle) -> Bundle:
 def _write_bundle(
     folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
 ) -> Bundle:
-    """Everything beside the graph: configuration, tokenizer, Moses tables, table of contents."""
+    """Everything beside the graph: configuration, tokenizer, table of contents."""
     (folder / "config.json").write_text(json.dumps(loaded.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    tokenizer.save_pretrained(folder)
-    tables = read_tables(tokenizer.lang2id or ())
-    (folder / "moses.json").write_text(json.dumps(tables, ensure_ascii=False) + "\n", encoding="utf-8")
+    export_family(loaded.config).write_tokenizer(tokenizer, folder)
     conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
     if "cls_index" in (spec.name for spec in graph.inputs):
         conventions["cls_index"] = cls_index

@@ -13,7 +13,7 @@ from xlm_export.checkpoint.weights import read_weights, weight_files
 from xlm_export.errors import CheckpointError
 from xlm_export.families.family import LM_HEAD, NO_HEAD, ExportFamily
 from xlm_export.families.model import FamilyModel
-from xlm_export.families.table import family_of
+from xlm_export.families.table import export_family
 from xlm_runtime.bundle import file_sha256
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -50,7 +50,7 @@ def load_checkpoint(source: str | Path, task: str | None = None, *, offline: boo
     """
     folder = find_folder(str(source), offline=offline)
     config = read_config(folder)
-    family = family_of(config)
+    family = export_family(config)
     files = weight_files(folder)
     tensors = {_modern_name(name): tensor for name, tensor in read_weights(files).items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,12 +12,17 @@ from torch import Tensor
 from xlm_export.families.model import FamilyModel
 from xlm_export.onnx_graph.names import WeightNames
 from xlm_runtime.families import Family
+from xlm_runtime.tokenization import XLMTokenizer
 
 # The two heads of the table of tasks that loading treats apart: none, and the one of pre-training.
 NO_HEAD, LM_HEAD = "Model", "WithLMHeadModel"
 
 
-def _nothing(config: Any) -> Any:
+def _write_tokenizer(tokenizer: XLMTokenizer, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+
+
+def _learned_positions(config: Any) -> None:
     return None
 
 
@@ -35,9 +41,11 @@ class ExportFamily:
     names: WeightNames
     head_tensors: tuple[tuple[str, str], ...]
     """Which head a weight file holds, by a tensor that no other head has: (tensor, head), the telling ones first."""
-    fixed_positions: Callable[[Any], Tensor | None] = field(default=_nothing)
+    write_tokenizer: Callable[[XLMTokenizer, Path], None] = _write_tokenizer
+    """Writes what its tokenizer needs into a bundle's folder."""
+    fixed_positions: Callable[[Any], Tensor | None] = _learned_positions
     """Configuration → the table of positions that it prescribes, which a file may leave out; None for a learned one."""
-    absent_passes: Callable[[Any], Mapping[str, str]] = field(default=_all_passes)
+    absent_passes: Callable[[Any], Mapping[str, str]] = _all_passes
     """Configuration → which of the optimiser's passes its graphs have nothing for, and why."""
 
     @property

@@ -15,7 +15,7 @@ MODEL_TYPE = "model_type"
 """Where a graph says of which family it is, in its metadata. Older ones do not, and are all of XLM."""
 
 
-def family_of(config: XLMConfig) -> ExportFamily:
+def export_family(config: XLMConfig) -> ExportFamily:
     """The row of a configuration."""
     return FAMILIES[config.model_type]
 

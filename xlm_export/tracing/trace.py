@@ -15,7 +15,7 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor
 
-from xlm_export.families.table import MODEL_TYPE, family_of
+from xlm_export.families.table import MODEL_TYPE, export_family
 from xlm_export.onnx_graph.file import weight_bytes
 from xlm_export.onnx_graph.names import WeightNames
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
@@ -69,7 +69,7 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
     if onnx_program is None:
         raise RuntimeError("torch.onnx.export returned no program.")
     model: onnx_ir.Model = onnx_program.model
-    _name_products(model, family_of(graph.model.config).names)
+    _name_products(model, export_family(graph.model.config).names)
     fold(model)
     _own_biases(model)
     _name_axes(model, graph)

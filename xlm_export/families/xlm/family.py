@@ -16,6 +16,7 @@ from xlm_export.families.xlm.modeling import (
 )
 from xlm_export.families.xlm.modeling.model import sinusoidal_embeddings
 from xlm_export.families.xlm.names import HEAD_TENSORS, NAMES
+from xlm_export.families.xlm.tokenizer import write_tokenizer
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.families import XLM as RUNTIME
 
@@ -40,5 +41,6 @@ XLM = ExportFamily(
     },
     names=NAMES,
     head_tensors=HEAD_TENSORS,
+    write_tokenizer=write_tokenizer,
     fixed_positions=fixed_positions,
 )
