@@ -1,4 +1,4 @@
-"""A family is two rows of the tables: one that is no part of the packages goes the whole way from checkpoint to answer."""
+"""A family is two rows of tables: one that is no part of the packages goes all the way from checkpoint to answer."""
 
 from __future__ import annotations
 
