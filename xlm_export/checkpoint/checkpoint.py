@@ -128,7 +128,7 @@ def _head_for(family: ExportFamily, saved: str, task: str | None) -> str:
     try:
         return find_task(family.runtime.architecture(saved), task).head
     except InputError:
-        fitting = [row.head for row in TASKS if row.name == task]
+        fitting = [row.head for row in TASKS if row.name == task and row.head in family.models]
         if not fitting:
             raise
         if saved in (NO_HEAD, LM_HEAD) or fitting[0] == NO_HEAD:

@@ -14,6 +14,7 @@ from tests.export.families.toy import RUNTIME, TOY, ToyXLMConfig, ToyXLMTokenize
 from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import CheckpointError, export, load_checkpoint
+from xlm_export.export import verify
 from xlm_export.families import table
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.optimization import optimize
@@ -65,6 +66,7 @@ def test_fill_mask(layout: str, tmp_path: Path) -> None:
     assert "lm_head.weight" not in load_file(checkpoint / "model.safetensors"), "it is tied to the embeddings"
     bundle = export(checkpoint, tmp_path / "bundle", layout=layout)
     assert bundle.verification["status"] == "passed"
+    assert verify(tmp_path / "bundle", checkpoint).status == "passed"
 
     pipe = pipeline("fill-mask", tmp_path / "bundle")
     text = "The old <mask> stands at the edge."
@@ -101,6 +103,8 @@ def test_a_body_gets_a_new_head(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"no weights for score\.weight, score\.bias; they are new"):
         loaded = load_checkpoint(folder, "text-classification")
     assert loaded.architecture == CLASSIFIER
+    with pytest.raises(InputError, match="answers the task feature-extraction, not 'token-classification'"):
+        load_checkpoint(folder, "token-classification")  # the family has no such class
     body = load_checkpoint(folder).model.state_dict()
     assert all(torch.equal(loaded.model.state_dict()["encoder." + name], value) for name, value in body.items())
 
