@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from xlm_export.families.xlm import modeling
-from xlm_export.families.xlm.modeling import XLMConfig
+from xlm_export.families.family import ExportFamily
+from xlm_export.families.xlm.family import XLM
 
 LANGUAGES = ("de", "en", "fr", "ru", "ar", "bg", "el", "es", "hi", "sw", "th", "tr", "ur", "vi", "zh")
 
@@ -45,12 +45,13 @@ SPECIALS = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10
 END = "</w>"
 
 
-def make_checkpoint(folder: str | Path, architecture: str, seed: int = 0, **config_options: Any) -> Path:
-    """Write a checkpoint of the model class `architecture` into `folder`: weights, configuration and vocabulary.
+def make_checkpoint(
+    folder: str | Path, architecture: str, seed: int = 0, family: ExportFamily = XLM, **config_options: Any
+) -> Path:
+    """Write a checkpoint of the family's model class `architecture` into `folder`: weights, configuration, vocabulary.
 
-    Two layers of 32 dimensions, 4 languages and 64 positions, unless `config_options` (of `XLMConfig`) say otherwise.
-    Weights are drawn wide, so that answers differ visibly. A `vocab_size` above the vocabulary's is kept: the
-    words behind have no name.
+    Two layers of 32 dimensions, 4 languages and 64 positions, unless `config_options` say otherwise. Weights are drawn
+    wide, so that answers differ visibly. A `vocab_size` above the vocabulary's is kept: the words behind have no name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,14 +73,14 @@ def make_checkpoint(folder: str | Path, architecture: str, seed: int = 0, **conf
         "mask_token_id": 5,
         "architectures": [architecture],
     }
-    config = XLMConfig(**(options | config_options))
+    config = family.runtime.config(**(options | config_options))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = getattr(modeling, architecture)(config)
+        model = family.models[family.head_of(architecture)](config)
         _spread(model)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings and not config.asm:
-        tensors.pop("pred_layer.proj.weight", None)
+        tensors.pop(family.names.projection, None)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config.to_dict())
     _write_json(folder / "vocab.json", vocab)

@@ -88,11 +88,7 @@ def make_case(head: str, seed: int, *, padded: bool = True, min_length: int = 1,
     if rng.random() < 0.3:
         case.inputs["position_ids"] = torch.randint(0, config.max_position_embeddings, (batch, sequence))
     if rng.random() < 0.2:
-        case.inputs["inputs_embeds"] = (
-            ours.get_submodule("transformer" if head != "XLMModel" else "")
-            .embeddings(case.inputs.pop("input_ids"))
-            .detach()
-        )  # type: ignore[operator]
+        case.inputs["inputs_embeds"] = ours.word_embeddings[case.inputs.pop("input_ids")].detach()
     return case
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
+from xlm_export.families.table import export_family
 from xlm_export.onnx_graph.file import save
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
@@ -22,13 +23,13 @@ from xlm_export.verification.generations import generation_cases, verify_cached_
 from xlm_export.verification.report import VerificationReport, verify_graph
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.machine import installed_versions
 from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.providers import verifying_provider
 from xlm_runtime.sessions import Session, open_session
 from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.sacremoses_tables import read_tables
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
@@ -139,7 +140,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
-    report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
+    report = verify_bundle(written, graph, family_of(loaded.config).read_tokenizer(bundle), progress)
     others = {key: value for key, value in written.verification.items() if key in ("quantized", "optimized")}
     write_contents(replace(written, verification=report.to_dict() | others))
     return report
@@ -168,7 +169,7 @@ def verify_bundle(
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
     """The checkpoint's tokenizer, with the languages of its configuration where its own files name none."""
-    tokenizer = XLMTokenizer.from_pretrained(loaded.folder)
+    tokenizer = family_of(loaded.config).read_tokenizer(loaded.folder)
     if tokenizer.lang2id is None and loaded.config.lang2id is not None:
         tokenizer.lang2id, tokenizer.id2lang = loaded.config.lang2id, loaded.config.id2lang
     return tokenizer
@@ -183,11 +184,9 @@ def write_contents(bundle: Bundle) -> Bundle:
 def _write_bundle(
     folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
 ) -> Bundle:
-    """Everything beside the graph: configuration, tokenizer, Moses tables, table of contents."""
+    """Everything beside the graph: configuration, tokenizer, table of contents."""
     (folder / "config.json").write_text(json.dumps(loaded.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    tokenizer.save_pretrained(folder)
-    tables = read_tables(tokenizer.lang2id or ())
-    (folder / "moses.json").write_text(json.dumps(tables, ensure_ascii=False) + "\n", encoding="utf-8")
+    export_family(loaded.config).write_tokenizer(tokenizer, folder)
     conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
     if "cls_index" in (spec.name for spec in graph.inputs):
         conventions["cls_index"] = cls_index

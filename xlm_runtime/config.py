@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from xlm_runtime.errors import BundleError, InputError
 
@@ -29,6 +29,9 @@ _FOREIGN_MODEL_TYPES = {
 }
 
 
+C = TypeVar("C", bound="XLMConfig")
+
+
 @dataclass(kw_only=True)
 class XLMConfig:
     """Hyper-parameters of an XLM checkpoint.
@@ -39,6 +42,9 @@ class XLMConfig:
     Raises:
         InputError: sizes that contradict each other, or adaptive softmax without `asm_cutoffs`.
     """
+
+    model_type: ClassVar[str] = "xlm"
+    """The family's name in `config.json`."""
 
     vocab_size: int = 30145
     emb_dim: int = 2048
@@ -133,17 +139,16 @@ class XLMConfig:
         return self.n_langs > 1 and self.use_lang_emb
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> XLMConfig:
+    def from_dict(cls: type[C], values: dict[str, Any]) -> C:
         """Read a `config.json` of any year: aliases are resolved, options of other models are ignored.
 
         Raises:
             BundleError: the file describes another model, such as `model_type: xlm-roberta`.
             InputError: the options contradict each other.
         """
-        model_type = values.get("model_type", "xlm")
-        if model_type != "xlm":
-            hint = _FOREIGN_MODEL_TYPES.get(model_type, "Only model_type 'xlm' can be loaded.")
-            raise BundleError(f"config.json has model_type '{model_type}', expected 'xlm'. {hint}")
+        model_type = values.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise other_model_error(model_type, (cls.model_type,))
         known = {option.name for option in dataclasses.fields(cls)}
         options = {ALIASES.get(name, name): value for name, value in values.items() if name in ALIASES}
         options |= {name: value for name, value in values.items() if name in known}
@@ -158,22 +163,14 @@ class XLMConfig:
         return cls(**options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> XLMConfig:
+    def from_pretrained(cls: type[C], folder: str | Path) -> C:
         """Read `config.json` in `folder`.
 
         Raises:
-            BundleError: the file is missing or not JSON.
+            BundleError: the file is missing, not JSON, or describes another model.
+            InputError: the options contradict each other.
         """
-        path = Path(folder) / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(f"File 'config.json' not found in path '{folder}'.") from None
-        except ValueError as error:
-            raise BundleError(f"File 'config.json' in path '{folder}' is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise BundleError(f"File 'config.json' in path '{folder}' holds no JSON object.")
-        return cls.from_dict(values)
+        return cls.from_dict(read_config_file(folder))
 
     def to_dict(self) -> dict[str, Any]:
         """The options as Hugging Face writes them, `model_type` and `label2id` included."""
@@ -184,4 +181,29 @@ class XLMConfig:
                 del values[name]
         if not self.asm:
             del values["asm_div_value"]
-        return {"model_type": "xlm", **values}
+        return {"model_type": self.model_type, **values}
+
+
+def read_config_file(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` in `folder` holds.
+
+    Raises:
+        BundleError: the file is missing or holds no JSON object.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"File 'config.json' not found in path '{folder}'.") from None
+    except ValueError as error:
+        raise BundleError(f"File 'config.json' in path '{folder}' is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"File 'config.json' in path '{folder}' holds no JSON object.")
+    return values
+
+
+def other_model_error(model_type: Any, expected: tuple[str, ...]) -> BundleError:
+    """What to raise for a `config.json` of another model than the `expected` ones."""
+    known = " or ".join(f"'{name}'" for name in expected)
+    hint = _FOREIGN_MODEL_TYPES.get(model_type, f"Only model_type {known} can be loaded.")
+    return BundleError(f"config.json has model_type '{model_type}', expected {known}. {hint}")

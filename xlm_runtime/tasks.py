@@ -1,4 +1,4 @@
-"""The one table of tasks: task name → model class, graph inputs and outputs with their axes.
+"""The one table of tasks: task name → head of the model, graph inputs and outputs with their axes.
 
 Read by the exporter (what to trace), by the verifier (what to compare) and by the runtime (what to feed). Axis names
 are the graphs' symbolic dimensions; numbers that depend on the configuration are named after its options.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Task:
     """A row of the table."""
 
     name: str
-    architecture: str
+    head: str
+    """What Hugging Face's names of the model classes have behind the family's (`xlm_runtime.families`)."""
     rows: tuple[str, ...]
     """The leading axes of a batch."""
     outputs: tuple[TensorSpec, ...]
@@ -52,14 +54,14 @@ LAYOUTS = ("padded", "packed")
 TASKS: tuple[Task, ...] = (
     Task(
         "feature-extraction",
-        "XLMModel",
+        "Model",
         ROWS,
         outputs=(TensorSpec("last_hidden_state", "float", ("batch", "sequence", "emb_dim")),),
         token_outputs=("last_hidden_state",),
     ),
     Task(
         "fill-mask",
-        "XLMWithLMHeadModel",
+        "WithLMHeadModel",
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
@@ -67,7 +69,7 @@ TASKS: tuple[Task, ...] = (
     ),
     Task(
         "text-generation",
-        "XLMWithLMHeadModel",
+        "WithLMHeadModel",
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
@@ -76,28 +78,28 @@ TASKS: tuple[Task, ...] = (
     ),
     Task(
         "text-classification",
-        "XLMForSequenceClassification",
+        "ForSequenceClassification",
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "num_labels")),),
         kept="summary",
     ),
     Task(
         "multiple-choice",
-        "XLMForMultipleChoice",
+        "ForMultipleChoice",
         CHOICES,
         outputs=(TensorSpec("logits", "float", ("batch", "num_choices")),),
         kept="summary",
     ),
     Task(
         "token-classification",
-        "XLMForTokenClassification",
+        "ForTokenClassification",
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "sequence", "num_labels")),),
         token_outputs=("logits",),
     ),
     Task(
         "question-answering",
-        "XLMForQuestionAnswering",
+        "ForQuestionAnswering",
         ROWS,
         outputs=(
             TensorSpec("start_top_log_probs", "float32", ("batch", "start_n_top")),
@@ -114,7 +116,7 @@ TASKS: tuple[Task, ...] = (
     ),
     Task(
         "question-answering",
-        "XLMForQuestionAnsweringSimple",
+        "ForQuestionAnsweringSimple",
         ROWS,
         outputs=(
             TensorSpec("start_logits", "float", ("batch", "sequence")),
@@ -129,21 +131,25 @@ OPTIONAL_INPUTS = ("token_type_ids", "position_ids", "inputs_embeds")
 
 
 def find_task(architecture: str, name: str | None = None, causal: bool = False) -> Task:
-    """The row of a model class; `name` checks that the task fits it.
+    """The row of a model class, of any family; `name` checks that the task fits it.
 
     Args:
         causal: whether the model reads from left to right: without a `name` a language model that does so is for
             text-generation, one that does not for fill-mask.
 
     Raises:
-        InputError: no such task, or a task that this model class does not answer.
+        InputError: no such task, a task that this model class does not answer, or a model class of no family.
     """
     if name is not None and name not in TASK_NAMES:
         raise InputError(f"Unknown task '{name}'; expected one of {', '.join(TASK_NAMES)}.")
-    fitting = [task for task in TASKS if task.architecture == architecture and name in (None, task.name)]
+    classes = {family.architecture(task.head): task.head for family in FAMILIES.values() for task in TASKS}
+    if architecture not in classes:
+        raise InputError(f"Unknown model class '{architecture}'; expected one of {', '.join(classes)}.")
+    answered = [task for task in TASKS if task.head == classes[architecture]]
+    fitting = [task for task in answered if name in (None, task.name)]
     if fitting:
         return next((task for task in fitting if causal and task.may_cache), fitting[0])
-    known = " or ".join(task.name for task in TASKS if task.architecture == architecture)
+    known = " or ".join(task.name for task in answered)
     raise InputError(f"A checkpoint of {architecture} answers the task {known}, not '{name}'.")
 
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 from examples.train_demo.batches import Batch, BatchMaker
 from examples.train_demo.corpus import Corpus
 from examples.train_demo.models import Encoder, make_config, save_causal, start_as_matching, start_as_sinusoids
+from xlm_export.families.layouts import PaddedLayout
 from xlm_export.families.xlm.modeling import XLMWithLMHeadModel
-from xlm_export.families.xlm.modeling.layouts import PaddedLayout
 from xlm_export.families.xlm.modeling.question_answering import XLMSQuADHead
 from xlm_runtime.tokenization import XLMTokenizer
 

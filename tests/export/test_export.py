@@ -16,7 +16,7 @@ import torch
 from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import VerificationError, export, load_checkpoint, verify
-from xlm_export.checkpoint.checkpoint import ARCHITECTURES
+from xlm_export.families.xlm.family import XLM
 from xlm_export.tracing.graph import ExportGraph
 from xlm_export.verification.report import LIMITS, OutputError
 from xlm_runtime.bundle import Bundle
@@ -72,7 +72,7 @@ def assert_graph_equals_torch(bundle: Bundle, graph: ExportGraph) -> None:
             )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", XLM.architectures)
 def test_every_head(architecture: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture)
     bundle = export(checkpoint, tmp_path / "bundle", hidden_states=True, attentions=True)
@@ -246,4 +246,4 @@ def test_refused_options(options: dict[str, Any], message: str, tmp_path: Path) 
 
 def test_the_table_of_tasks_names_each_precisions_limit() -> None:
     assert set(LIMITS) == {"fp32", "fp16", "bf16"}
-    assert len({(task.name, task.architecture) for task in TASKS}) == len(TASKS)
+    assert len({(task.name, task.head) for task in TASKS}) == len(TASKS)

@@ -7,30 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlm_export.checkpoint.weights import read_weights, weight_files
 from xlm_export.errors import CheckpointError
-from xlm_export.families.xlm import modeling
-from xlm_export.families.xlm.modeling import XLMConfig, XLMPreTrainedModel
-from xlm_export.families.xlm.modeling.model import sinusoidal_embeddings
+from xlm_export.families.family import LM_HEAD, NO_HEAD, ExportFamily
+from xlm_export.families.model import FamilyModel
+from xlm_export.families.table import export_family
 from xlm_runtime.bundle import file_sha256
+from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import read_config
 from xlm_runtime.tasks import TASKS, find_task
-
-PREFIX = "transformer."
-ARCHITECTURES = tuple(dict.fromkeys(task.architecture for task in TASKS))
-
-# Which head a file holds, by a tensor that no other head has, the telling ones first.
-_HEAD_TENSORS = (
-    ("logits_proj.weight", "XLMForMultipleChoice"),
-    ("pred_layer.proj.bias", "XLMWithLMHeadModel"),
-    ("pred_layer.proj.head.weight", "XLMWithLMHeadModel"),
-    ("qa_outputs.start_logits.dense.weight", "XLMForQuestionAnswering"),
-    ("qa_outputs.weight", "XLMForQuestionAnsweringSimple"),
-    ("classifier.weight", "XLMForTokenClassification"),
-    ("sequence_summary.summary.weight", "XLMForSequenceClassification"),
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Checkpoint:
     source: str
     folder: Path
     config: XLMConfig
-    model: XLMPreTrainedModel
+    model: FamilyModel
     architecture: str
     new_weights: tuple[str, ...]
     sha256: dict[str, str]
@@ -61,15 +49,17 @@ def load_checkpoint(source: str | Path, task: str | None = None, *, offline: boo
         BundleError, InputError: a `config.json` of another model, or one that contradicts itself.
     """
     folder = find_folder(str(source), offline=offline)
-    config = XLMConfig.from_pretrained(folder)
+    config = read_config(folder)
+    family = export_family(config)
     files = weight_files(folder)
     tensors = {_modern_name(name): tensor for name, tensor in read_weights(files).items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
-    saved = saved_architecture(config, tensors, folder)
-    architecture = _architecture_for(saved, task)
+    saved = saved_head(family, config, tensors, folder)
+    head = _head_for(family, saved, task)
+    architecture = family.runtime.architecture(head)
     with torch.device("meta"):
-        model: XLMPreTrainedModel = getattr(modeling, architecture)(config)
-    new = _assign(model, _fit_prefix(tensors, architecture), saved == architecture, folder)
+        model = family.models[head](config)
+    new = _assign(family, model, _fit_prefix(family, tensors, head), saved == head, folder)
     config.architectures = [architecture]
     hashes = {file.name: file_sha256(file) for file in files}
     if new:
@@ -107,40 +97,41 @@ def find_folder(source: str, *, offline: bool = False) -> Path:
         ) from error
 
 
-def saved_architecture(config: XLMConfig, tensors: dict[str, Tensor], folder: Path) -> str:
-    """The model class a checkpoint was saved from: what `architectures` says, confirmed by the tensors.
+def saved_head(family: ExportFamily, config: XLMConfig, tensors: dict[str, Tensor], folder: Path) -> str:
+    """The head of the model class a checkpoint was saved from: what `architectures` says, confirmed by the tensors.
 
     Raises:
         CheckpointError: an unknown class, or tensors of another head than the configuration names.
     """
-    held = next((head for name, head in _HEAD_TENSORS if name in tensors), "XLMModel")
+    held = next((head for name, head in family.head_tensors if name in tensors), NO_HEAD)
     if not config.architectures:
         return held
     named = config.architectures[0]
-    if named not in ARCHITECTURES:
+    if named not in family.architectures:
         raise CheckpointError(
             f"config.json in path '{folder}' names the architecture '{named}'; expected one of "
-            f"{', '.join(ARCHITECTURES)}."
+            f"{', '.join(family.architectures)}."
         )
-    if held not in (named, "XLMModel"):
+    head = family.head_of(named)
+    if held not in (head, NO_HEAD):
         raise CheckpointError(
-            f"config.json in path '{folder}' names the architecture '{named}', but the weights are those of '{held}'. "
-            "Correct 'architectures' in config.json."
+            f"config.json in path '{folder}' names the architecture '{named}', but the weights are those of "
+            f"'{family.runtime.architecture(held)}'. Correct 'architectures' in config.json."
         )
-    return named
+    return head
 
 
-def _architecture_for(saved: str, task: str | None) -> str:
-    """The class to load: the saved one, or the class of `task` where the saved one does not answer it."""
+def _head_for(family: ExportFamily, saved: str, task: str | None) -> str:
+    """The head to load: the saved one, or that of `task` where the saved one does not answer it."""
     if task is None:
         return saved
     try:
-        return find_task(saved, task).architecture
+        return find_task(family.runtime.architecture(saved), task).head
     except InputError:
-        fitting = [row.architecture for row in TASKS if row.name == task]
+        fitting = [row.head for row in TASKS if row.name == task and row.head in family.models]
         if not fitting:
             raise
-        if saved == "XLMModel" or fitting[0] == "XLMModel" or saved == "XLMWithLMHeadModel":
+        if saved in (NO_HEAD, LM_HEAD) or fitting[0] == NO_HEAD:
             return fitting[0]
         raise
 
@@ -155,25 +146,29 @@ def _modern_name(name: str) -> str:
     return name
 
 
-def _fit_prefix(tensors: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
-    """Body tensors with "transformer." in front in models with a head, and without it in the bare model."""
-    prefixed = any(name.startswith(PREFIX) for name in tensors)
-    if architecture == "XLMModel":
+def _fit_prefix(family: ExportFamily, tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    """The transformer's tensors with the family's prefix in models with a head, and without it in the bare model."""
+    prefix = family.names.body
+    prefixed = any(name.startswith(prefix) for name in tensors)
+    if head == NO_HEAD:
         if not prefixed:
             return tensors
-        return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return tensors if prefixed else {PREFIX + name: tensor for name, tensor in tensors.items()}
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return tensors if prefixed else {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _assign(model: XLMPreTrainedModel, tensors: dict[str, Tensor], same_head: bool, folder: Path) -> list[str]:
+def _assign(
+    family: ExportFamily, model: FamilyModel, tensors: dict[str, Tensor], same_head: bool, folder: Path
+) -> list[str]:
     """Put `tensors` into `model` (on the meta device) and return the names of those that had to be made new."""
     expected = model.state_dict()
-    _complete(model, tensors, expected)
+    prefix = "" if model.body is model else family.names.body
+    _complete(family, model.config, prefix, tensors, expected)
     missing = [name for name in expected if name not in tensors]
-    body = [name for name in missing if _is_body(model, name)]
+    body = [name for name in missing if name.startswith(prefix)]
     if body or (same_head and missing):
         raise CheckpointError(f"Tensors missing in the weights in path '{folder}': {_listed(body or missing)}.")
-    unexpected = [name for name in tensors if name not in expected and (same_head or _is_body(model, name))]
+    unexpected = [name for name in tensors if name not in expected and (same_head or name.startswith(prefix))]
     if unexpected:
         raise CheckpointError(f"Unexpected tensors in the weights in path '{folder}': {_listed(unexpected)}.")
     for name, tensor in tensors.items():
@@ -183,19 +178,19 @@ def _assign(model: XLMPreTrainedModel, tensors: dict[str, Tensor], same_head: bo
                 f"configuration asks for {tuple(expected[name].shape)}."
             )
     state = {name: tensor.float() for name, tensor in tensors.items() if name in expected}
-    state |= {name: _new_weight(name, expected[name], model.config.init_std) for name in missing}
+    state |= {name: _new_weight(model, name, expected[name]) for name in missing}
     for parameter_name, parameter in model.named_parameters():
         state[parameter_name].requires_grad_(parameter.requires_grad)
     model.load_state_dict(state, assign=True)
-    if isinstance(model, modeling.XLMWithLMHeadModel):
-        model.tie_weights()
+    model.tie_weights()
     return missing
 
 
-def _complete(model: XLMPreTrainedModel, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def _complete(
+    family: ExportFamily, config: XLMConfig, prefix: str, tensors: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
     """Add what a file may leave out because it follows from the rest: the tied projection, the position table."""
-    config = model.config
-    projection, embeddings = "pred_layer.proj.weight", PREFIX + "embeddings.weight"
+    projection, embeddings = family.names.projection, prefix + family.names.word_embeddings
     if projection in expected and config.tie_word_embeddings and embeddings in tensors:
         if projection not in tensors:
             tensors[projection] = tensors[embeddings]
@@ -204,21 +199,18 @@ def _complete(model: XLMPreTrainedModel, tensors: dict[str, Tensor], expected: d
                 f"tie_word_embeddings is true, but the tensors '{projection}' and '{embeddings}' differ. "
                 "Set tie_word_embeddings to false in config.json to keep both."
             )
-    positions = next(name for name in expected if name.endswith("position_embeddings.weight"))
-    if config.sinusoidal_embeddings and positions not in tensors:
-        tensors[positions] = sinusoidal_embeddings(config.max_position_embeddings, config.emb_dim)
+    positions = prefix + family.names.positions
+    if positions not in tensors and (table := family.fixed_positions(config)) is not None:
+        tensors[positions] = table
 
 
-def _is_body(model: XLMPreTrainedModel, name: str) -> bool:
-    return isinstance(model, modeling.XLMModel) or name.startswith(PREFIX)
-
-
-def _new_weight(name: str, like: Tensor, init_std: float) -> Tensor:
-    if name.endswith("bias"):
+def _new_weight(model: FamilyModel, name: str, like: Tensor) -> Tensor:
+    owner, _, kind = name.rpartition(".")
+    if kind == "bias":
         return torch.zeros(like.shape)
-    if "LayerNorm" in name:
+    if isinstance(model.get_submodule(owner), nn.LayerNorm):
         return torch.ones(like.shape)
-    return torch.empty(like.shape).normal_(0, init_std, generator=torch.Generator().manual_seed(0))
+    return torch.empty(like.shape).normal_(0, model.config.init_std, generator=torch.Generator().manual_seed(0))
 
 
 def _listed(names: list[str], most: int = 5) -> str:

@@ -14,7 +14,8 @@ import onnx_ir
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
-from xlm_export.onnx_graph.names import layer_below
+from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.names import WeightNames
 
 _SPLIT, _KEYS = [0, 2, 1, 3], [0, 2, 3, 1]
 
@@ -25,8 +26,9 @@ _CLOSED = -16384.0
 class FuseAttention(rewriter.RewriteRuleClassBase):
     """The rule. `half`: the graph computes in half precision, mask and softmax between casts to float32 and back."""
 
-    def __init__(self, half: bool) -> None:
+    def __init__(self, half: bool, names: WeightNames) -> None:
         super().__init__("FuseAttention")
+        self._names = names
         self._half = half
         self.layers: list[int] = []
 
@@ -49,13 +51,13 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
             return result.fail("the scale is no constant", root)
         if _heads(q_shape) is None:
             return result.fail("the number of heads is no constant", q_shape)
-        if layer_below(attention) is None:
+        if self._names.layer_below(attention) is None:
             return result.fail("no layer's weights behind it", attention)
         return result
 
     def rewrite(self, op: Any, q: Any, k: Any, v: Any, q_shape: Any, root: Any, mask: Any, attention: Any,
                 **_: Any) -> Any:  # fmt: skip
-        self.layers.append(layer_below(attention))  # type: ignore[arg-type]  # checked
+        self.layers.append(self._names.layer_below(attention))  # type: ignore[arg-type]  # checked
         if self._half:  # the mask is in float32, and its numbers are infinite in half precision
             mask = op.CastLike(op.Max(mask, op.Constant(value_float=_CLOSED)), q)
         one = op.Constant(value_ints=[1])
@@ -76,7 +78,7 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
 
 def fuse_attention(model: onnx_ir.Model, half: bool) -> list[int]:
     """Replace each layer's attention; returns the layers in which it did."""
-    rule = FuseAttention(half)
+    rule = FuseAttention(half, names_of(model))
     rewriter.RewriteRule(rule.pattern, rule.rewrite, rule.check).apply_to_model(model)
     common.CommonSubexpressionEliminationPass()(model)
     return rule.layers

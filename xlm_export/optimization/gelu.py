@@ -15,7 +15,8 @@ from typing import Any
 import onnx_ir
 from onnxscript import rewriter
 
-from xlm_export.onnx_graph.names import layer_of
+from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.names import WeightNames
 
 _CONSTANT_BITS = 2**-8
 
@@ -23,8 +24,9 @@ _CONSTANT_BITS = 2**-8
 class FuseBiasGelu(rewriter.RewriteRuleClassBase):
     """The rule, for the activation of each layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: WeightNames) -> None:
         super().__init__("FuseBiasGelu")
+        self._names = names
         self.layers: list[int] = []
 
     def pattern(self, op: Any, y: Any, root: Any, one: Any, half: Any) -> Any:
@@ -38,14 +40,14 @@ class FuseBiasGelu(rewriter.RewriteRuleClassBase):
             if abs(float(value.const_value.numpy()) / expected - 1) > _CONSTANT_BITS:
                 return result.fail(f"not {expected}", value)
         made = y.producer()
-        if made is None or made.op_type not in ("Add", "Gemm") or layer_of(made.inputs[-1]) is None:
+        if made is None or made.op_type not in ("Add", "Gemm") or self._names.layer_of(made.inputs[-1]) is None:
             return result.fail("no bias of a layer before it", y)
         return result
 
     def rewrite(self, op: Any, y: Any, **_: Any) -> Any:
         made = y.producer()
         bias = made.inputs[-1]
-        self.layers.append(layer_of(bias))  # type: ignore[arg-type]  # checked
+        self.layers.append(self._names.layer_of(bias))  # type: ignore[arg-type]  # checked
         if made.op_type == "Gemm":
             return op.Gelu(y, _domain="com.microsoft")
         return op.BiasGelu(made.inputs[0], bias, _domain="com.microsoft")
@@ -53,6 +55,6 @@ class FuseBiasGelu(rewriter.RewriteRuleClassBase):
 
 def fuse_bias_gelu(model: onnx_ir.Model) -> list[int]:
     """Replace each layer's; returns the layers in which it did."""
-    rule = FuseBiasGelu()
+    rule = FuseBiasGelu(names_of(model))
     rewriter.RewriteRule(rule.pattern, rule.rewrite, rule.check).apply_to_model(model)
     return rule.layers

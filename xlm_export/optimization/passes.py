@@ -14,6 +14,7 @@ import onnx_ir
 from onnx_ir.passes import common
 
 from xlm_export.errors import OptimizationError
+from xlm_export.families.table import export_family
 from xlm_export.optimization.attention import fuse_attention
 from xlm_export.optimization.gelu import fuse_bias_gelu
 from xlm_export.optimization.qkv import fuse_qkv
@@ -89,7 +90,8 @@ def chosen_passes(graph: Graph, config: XLMConfig, target: str, asked: Sequence[
     for name in asked or ():
         if name not in PASSES:
             raise InputError(f"Unknown pass '{name}'; expected some of {', '.join(PASSES)}.")
-    reasons = {name: PASSES[name].absent(graph, config) for name in asked or TARGETS[target]}
+    of_family = export_family(config).absent_passes(config)
+    reasons = {name: of_family.get(name) or PASSES[name].absent(graph, config) for name in asked or TARGETS[target]}
     absent = {name: reason for name, reason in reasons.items() if reason is not None}
     if absent and (asked or len(absent) == len(reasons)):
         why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())

@@ -8,15 +8,13 @@ two share an input.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_graph.names import layer_of
-
-_BIAS = re.compile(r"attentions\.\d+\.([qkv])_lin\.bias$")
+from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.names import WeightNames
 
 
 @dataclass(frozen=True)
@@ -33,23 +31,24 @@ class _Product:
 
 def fuse_qkv(model: onnx_ir.Model) -> list[int]:
     """Join the products of each layer; returns the layers in which it did."""
+    names = names_of(model)
     groups: dict[tuple[int, onnx_ir.Value, bool], list[_Product]] = {}
     for node in model.graph:
-        product = _product(node)
+        product = _product(node, names)
         if product is not None:
-            layer = layer_of(product.bias)
+            layer = names.layer_of(product.bias)
             if layer is not None:
                 groups.setdefault((layer, product.input, product.transposed), []).append(product)
     layers = []
     for (layer, _, _), products in groups.items():
-        if {"k", "v"} <= {_part(product) for product in products}:
-            _join(model.graph, products)
+        if {"k", "v"} <= {names.role_of(product.bias) for product in products}:
+            _join(model.graph, products, names)
             layers.append(layer)
     return layers
 
 
-def _product(node: onnx_ir.Node) -> _Product | None:
-    bias = next((value for value in node.inputs if value is not None and _BIAS.search(value.name or "")), None)
+def _product(node: onnx_ir.Node, names: WeightNames) -> _Product | None:
+    bias = next((value for value in node.inputs if value is not None and _is_bias(value, names)), None)
     if bias is None:
         return None
     if node.op_type == "Gemm":
@@ -69,15 +68,13 @@ def _product(node: onnx_ir.Node) -> _Product | None:
     return _Product(x, weight, bias, matmul, node, transposed=False)
 
 
-def _part(product: _Product) -> str:
-    found = _BIAS.search(product.bias.name or "")
-    return found[1] if found else ""
+def _is_bias(value: onnx_ir.Value, names: WeightNames) -> bool:
+    return names.role_of(value) is not None and (value.name or "").endswith(".bias")
 
 
-def _join(graph: onnx_ir.Graph, products: list[_Product]) -> None:
+def _join(graph: onnx_ir.Graph, products: list[_Product], names: WeightNames) -> None:
     first = products[0]
-    parts = "".join(_part(product) for product in products)
-    prefix = re.sub(r"[qkv]_lin\.bias$", f"{parts}_lin", first.bias.name or "")
+    prefix = str(names.joined([product.bias for product in products])).removesuffix(".bias")
     biases = [_array(product.bias) for product in products]
     weights = [_array(product.weight) for product in products]
     # MatMul has W (in, out), Gemm (out, in): outputs are joined in both

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_graph.names import layer_of
-
-_PART = re.compile(r"(?:^|\.)(attentions|ffns)\.\d+\.")
+from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.names import WeightNames
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Product:
 
 def find_products(model: onnx_ir.Model) -> list[Product]:
     """All of them, in the graph's order."""
-    found = []
+    found, names = [], names_of(model)
     for node in model.graph:
         weight = node.inputs[1] if len(node.inputs) > 1 else None
         if node.op_type not in ("MatMul", "Gemm") or weight is None or not _is_matrix(weight):
@@ -54,7 +52,7 @@ def find_products(model: onnx_ir.Model) -> list[Product]:
         plain = options.get_float("alpha", 1.0) == options.get_float("beta", 1.0) == 1.0
         if options.get_int("transA", 0) or not plain:
             continue
-        found.append(Product(node, _group(node), bool(options.get_int("transB", 0))))
+        found.append(Product(node, _group(node, names), bool(options.get_int("transB", 0))))
     return found
 
 
@@ -97,11 +95,10 @@ def _is_matrix(value: onnx_ir.Value) -> bool:
     )  # fmt: skip
 
 
-def _group(node: onnx_ir.Node) -> str:
+def _group(node: onnx_ir.Node, names: WeightNames) -> str:
     """By the names of the weights at the product and at the operator behind it."""
     near = [*node.inputs, *(value for use in node.outputs[0].uses() for value in use.node.inputs)]
     for value in near:
-        layer, part = layer_of(value), _PART.search((value.name or "") if value is not None else "")
-        if layer is not None and part:
-            return f"layer {layer} {'attention' if part[1] == 'attentions' else 'ffn'}"
+        if (part := names.part_of(value)) is not None:
+            return f"layer {names.layer_of(value)} {part}"
     return "head"

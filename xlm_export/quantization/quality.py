@@ -14,8 +14,8 @@ from xlm_export.batches import BatchMaker, Text
 from xlm_export.verification.generations import GenerationCase, generation_cases, steps
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.families import family_of
 from xlm_runtime.sessions import Array, Session
-from xlm_runtime.tokenization import XLMTokenizer
 
 Work = Mapping[str, Array] | GenerationCase
 _LEAST_PROBABILITY = 1e-9
@@ -109,7 +109,7 @@ class Trial:
     @classmethod
     def of(cls, bundle: Bundle, graph: Graph, texts: Sequence[Text], source: str) -> Trial:
         """From texts."""
-        tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
+        tokenizer = family_of(bundle.config).read_tokenizer(bundle.folder)
         if graph.has_cache:
             sentences = None if source == "own" else [item.text for item in texts]
             return cls(generation_cases(graph.inputs, bundle.config, tokenizer, sentences=sentences), source)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xlm_export.families.xlm.modeling import KeyValueCache, PackedBatch, XLMPreTrainedModel, XLMWithLMHeadModel
+from xlm_export.families.layouts import PackedBatch
+from xlm_export.families.model import FamilyModel
+from xlm_export.families.past import PastKeyValues
 from xlm_runtime.tasks import Task, TensorSpec, graph_inputs, graph_outputs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -20,7 +22,7 @@ class ExportGraph(nn.Module):
 
     def __init__(
         self,
-        model: XLMPreTrainedModel,
+        model: FamilyModel,
         task: Task,
         optional_inputs: tuple[str, ...] = (),
         hidden_states: bool = False,
@@ -50,13 +52,13 @@ class ExportGraph(nn.Module):
         if self.layout == "packed":
             return self.model.forward_packed(PackedBatch(**inputs))
         wanted = {"output_hidden_states": self.hidden_states, "output_attentions": self.attentions}
-        if isinstance(self.model, XLMWithLMHeadModel):
+        if self.task.kept == "logit_positions":
             past = self._past(inputs) if self.cache else None
             kept_out = ("logit_positions", *(spec.name for spec in self.inputs if "past_sequence" in spec.axes))
             body = {name: value for name, value in inputs.items() if name not in kept_out}
-            output = self.model.transformer(**body, **wanted, cache=past)
+            output = self.model.body(**body, **wanted, cache=past)
             kept = output.last_hidden_state.flatten(0, 1).index_select(0, inputs["logit_positions"])
-            main = [self.model.pred_layer(kept)]
+            main = [self.model.project(kept)]
             if self.cache:
                 main += [tensor for layer in output.present.layers for tensor in layer]
         else:
@@ -64,9 +66,9 @@ class ExportGraph(nn.Module):
             main = [getattr(output, spec.name) for spec in self.task.outputs]
         return (*main, *self._by_choice(output.hidden_states, inputs), *self._by_choice(output.attentions, inputs))
 
-    def _past(self, inputs: dict[str, Tensor]) -> KeyValueCache:
+    def _past(self, inputs: dict[str, Tensor]) -> PastKeyValues:
         layers = range(self.model.config.n_layers)
-        return KeyValueCache(
+        return PastKeyValues(
             tuple((inputs[f"past_key_values.{i}.key"], inputs[f"past_key_values.{i}.value"]) for i in layers)
         )
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,9 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor
 
+from xlm_export.families.table import MODEL_TYPE, export_family
 from xlm_export.onnx_graph.file import weight_bytes
+from xlm_export.onnx_graph.names import WeightNames
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.translations import translation_table
 from xlm_runtime.config import XLMConfig
@@ -39,9 +40,6 @@ _EXAMPLE_SIZES = {
     "longest": 9,
     "most_kept": 4,
 }
-
-
-_PROJECTION = re.compile(r"(.*\.attentions\.\d+)\.([qkv])_lin\.(weight|bias)")
 
 
 def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
@@ -71,10 +69,11 @@ def trace(graph: ExportGraph, precision: str, opset: int) -> onnx_ir.Model:
     if onnx_program is None:
         raise RuntimeError("torch.onnx.export returned no program.")
     model: onnx_ir.Model = onnx_program.model
-    _name_products(model)
+    _name_products(model, export_family(graph.model.config).names)
     fold(model)
     _own_biases(model)
     _name_axes(model, graph)
+    model.metadata_props[MODEL_TYPE] = graph.model.config.model_type
     return model
 
 
@@ -104,20 +103,18 @@ def _dynamic_shapes(graph: ExportGraph) -> dict[str, dict[int, Any]]:
     }
 
 
-def _name_products(model: onnx_ir.Model) -> None:
+def _name_products(model: onnx_ir.Model, names: WeightNames) -> None:
     """Names for the constants that folding will make of weights, so that they still tell what they are.
 
     A transposed weight becomes `….weight.transposed`; weights and biases that the packed layout joins into one product
-    `….attentions.{i}.qkv_lin.weight`, or kv_lin.
+    get the name of `WeightNames.joined`, such as `….attentions.{i}.qkv_lin.weight`, or kv_lin.
     """
     for node in model.graph:
-        names = [value.name or "" for value in node.inputs if value is not None]
-        parts = [_PROJECTION.fullmatch(name) for name in names]
-        if node.op_type == "Concat" and all(parts):
-            prefixes, letters, kinds = zip(*(part.groups() for part in parts if part), strict=True)
-            node.outputs[0].name = f"{prefixes[0]}.{''.join(letters)}_lin.{kinds[0]}"
-        elif node.op_type == "Transpose" and names[0].endswith(".weight"):
-            node.outputs[0].name = f"{names[0]}.transposed"
+        first = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
+        if node.op_type == "Concat" and (joined := names.joined(node.inputs)):
+            node.outputs[0].name = joined
+        elif node.op_type == "Transpose" and first.endswith(".weight"):
+            node.outputs[0].name = f"{first}.transposed"
 
 
 def _own_biases(model: onnx_ir.Model) -> None:

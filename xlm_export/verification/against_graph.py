@@ -12,10 +12,10 @@ from xlm_export.verification.batches import VerificationCase
 from xlm_export.verification.generations import generation_cases, steps
 from xlm_export.verification.report import Limit, OutputError, VerificationReport, argmax_agrees, compare
 from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.families import family_of
 from xlm_runtime.model.opening import padded_session
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import Task, TensorSpec, find_task, graph_outputs
-from xlm_runtime.tokenization import XLMTokenizer
 
 # The same graph, computed in another order: an activation that is rounded the other way is one step of 255 away, and
 # such steps add up over the layers (measured: 1e-2 in four), while a wrong graph is as far off as its values are large.
@@ -42,7 +42,7 @@ def verify_against(
         graph: the entry of both graphs, which have the same inputs and outputs.
         provider: what `candidate` runs on, for the report.
     """
-    tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
+    tokenizer = family_of(bundle.config).read_tokenizer(bundle.folder)
     errors = {spec.name: OutputError() for spec in graph.outputs}
     limit = SAME_INT8 if graph.precision == "int8" else None
     report = VerificationReport(graph.precision, provider, [], errors, limit)

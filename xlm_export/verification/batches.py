@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlm_export.families.xlm.modeling import XLMModel
 from xlm_export.tracing.graph import ExportGraph
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.tokenization import XLMTokenizer
@@ -93,9 +92,7 @@ def _inputs(graph: ExportGraph, token_ids: list[np.ndarray], rng: np.random.Gene
 
 def graph_embeddings(graph: ExportGraph, input_ids: np.ndarray) -> np.ndarray:
     """(batch, sequence, emb_dim) float32: the word embeddings of `input_ids`."""
-    model = graph.model
-    body = model if isinstance(model, XLMModel) else model.get_submodule("transformer")
-    table = body.get_parameter("embeddings.weight").detach().numpy()
+    table = graph.model.word_embeddings.detach().numpy()
     return np.asarray(table[input_ids])
 
 

@@ -185,7 +185,7 @@ def uncached_outputs(reference: ExportGraph, inputs: dict[str, np.ndarray]) -> d
     empty = torch.zeros((batch, config.n_heads, 0, config.head_dim))
     past = {spec.name: empty for spec in reference.inputs if "past_sequence" in spec.axes}
     with torch.inference_mode():
-        hidden: Tensor = reference.model.get_submodule("transformer")(**tensors).last_hidden_state
+        hidden: Tensor = reference.model.body(**tensors).last_hidden_state
         outputs = reference({**tensors, **past, "logit_positions": torch.arange(batch * total)[:1]})
     named = {spec.name: tensor.numpy() for spec, tensor in zip(reference.outputs, outputs, strict=True)}
     return {**named, "hidden": hidden.numpy()}
@@ -193,8 +193,7 @@ def uncached_outputs(reference: ExportGraph, inputs: dict[str, np.ndarray]) -> d
 
 def _logits(reference: ExportGraph, hidden: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        logits: Tensor = reference.model.get_submodule("pred_layer")(torch.from_numpy(hidden))
-    return logits.numpy()
+        return reference.model.project(torch.from_numpy(hidden)).numpy()
 
 
 def _compare(

@@ -15,6 +15,7 @@ from typing import Any
 
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.families import read_config
 from xlm_runtime.providers import find_provider
 from xlm_runtime.tasks import TensorSpec
 
@@ -174,7 +175,7 @@ class Bundle:
                 versions=values["versions"],
                 conventions=values["conventions"],
                 verification=values["verification"],
-                config=XLMConfig.from_pretrained(folder),
+                config=read_config(folder),
                 timings=tuple(values.get("calibration", ())),
             )
         except (KeyError, TypeError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.generation.decoder import Prompt
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.model import BundleModel, TextItem
@@ -18,8 +19,8 @@ _ROOM = 8
 class PromptBuilder:
     """Makes prompts for an opened language model.
 
-    A prompt begins with the start token, `</s>` unless `start` says otherwise: XLM was trained on streams in which it
-    stands before every sentence. An empty prompt is the start token alone.
+    A prompt begins with the family's start token unless `start` says otherwise. For XLM it is `</s>`, which stands in
+    front of every sentence of the streams that it was trained on. An empty prompt is the start token alone.
     """
 
     model: BundleModel
@@ -30,7 +31,7 @@ class PromptBuilder:
         """Ids of a prompt, checked against the model's positions.
 
         Args:
-            start: token before the text, such as "<s>", or "" for none; by default `</s>`.
+            start: token before the text, such as "<s>", or "" for none; by default the family's.
             new_tokens: that are to follow.
             bad_words: texts that are not to come.
 
@@ -58,7 +59,8 @@ class PromptBuilder:
     def _start_ids(self, token: str | None) -> list[int]:
         tokenizer = self.model.tokenizer
         if token is None:
-            return [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+            default = family_of(self.model.config).prompt_start_id(tokenizer)
+            return [] if default is None else [default]
         if token and token not in tokenizer.all_special_tokens:
             known = ", ".join(tokenizer.all_special_tokens)
             raise InputError(f"prompt_start is '{token}'; expected one of {known}, or '' for none.")
@@ -88,11 +90,3 @@ def split_batch(model: BundleModel, batch: list[PromptRow], rows: int, new: int)
     most = model.max_rows(longest, longest + new) if model.has_cache else None
     size = len(batch) if most is None else max(1, most // rows)
     return (batch[start : start + size] for start in range(0, len(batch), size))
-
-
-def mask_token_id(model: BundleModel) -> int | None:
-    """The token that stands where the next one is to come; None for causal models, which predict behind the last."""
-    config = model.config
-    if config.causal:
-        return None
-    return config.mask_token_id if config.mask_token_id is not None else model.tokenizer.mask_token_id

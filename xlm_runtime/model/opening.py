@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
 from xlm_runtime.model.model import BundleModel
@@ -147,7 +148,7 @@ def _load_beside(bundle: Bundle, graph: Graph, in_engine: bool) -> tuple[Future[
         if not (bundle.folder / name).is_file():
             raise BundleError(f"File '{name}' not found in path '{bundle.folder}'; copy the whole bundle again.")
     beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
-    tokenizer = beside.submit(XLMTokenizer.from_pretrained, bundle.folder)
+    tokenizer = beside.submit(family_of(bundle.config).read_tokenizer, bundle.folder)
     weights_check = beside.submit(bundle.check_files, weights)
     beside.shutdown(wait=False)
     return tokenizer, weights_check

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.families import family_of
 from xlm_runtime.generation.decoder import CachedDecoder, Decoder, Prompt, RecomputingDecoder
 from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.generation.processors import make_processors
-from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, mask_token_id, split_batch
+from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, split_batch
 from xlm_runtime.generation.search import Hypothesis, Steps, make_strategy, search
 from xlm_runtime.generation.streaming import TextStreamer, cut_at_stop
 from xlm_runtime.model.cache import KeyValueCache
@@ -61,7 +62,7 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         self.batching = batch_options(model)
         self.scoring = TextScoringPipeline(model)
         self._prompts = PromptBuilder(model)
-        self._mask_id = mask_token_id(model)
+        self._mask_id = family_of(model.config).prompt_mask_id(model.config, model.tokenizer)
 
     def __call__(
         self,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, mask_token_id, split_batch
+from xlm_runtime.families import family_of
+from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, split_batch
 from xlm_runtime.generation.scoring import score_cached, score_recomputed
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.base import Pipeline, read_text
@@ -39,7 +40,7 @@ class TextScoringPipeline(Pipeline[TextScoringOptions, PromptRow, list[float], T
         super().__init__(model)
         self.batching = batch_options(model)
         self._prompts = PromptBuilder(model)
-        self._mask_id = mask_token_id(model)
+        self._mask_id = family_of(model.config).prompt_mask_id(model.config, model.tokenizer)
 
     def preprocess(self, item: Any, lang: str | None, options: TextScoringOptions) -> list[PromptRow]:
         text = read_text(item, lang)

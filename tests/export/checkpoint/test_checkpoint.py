@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from tests.make_checkpoint import make_checkpoint
 from tests.paths import SHARED
 from xlm_export import CheckpointError, load_checkpoint
-from xlm_export.checkpoint.checkpoint import ARCHITECTURES, find_folder
+from xlm_export.checkpoint.checkpoint import find_folder
+from xlm_export.families.xlm.family import XLM
 from xlm_runtime.errors import BundleError, InputError
 
 LM = "XLMWithLMHeadModel"
@@ -41,7 +42,7 @@ def hidden(folder: Path) -> torch.Tensor:
     return loaded.model(IDS, attention_mask=IDS != 2, langs=LANGS).last_hidden_state.detach()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", XLM.architectures)
 def test_what_transformers_saves_loads(architecture: str, tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "ours", architecture)
     theirs = getattr(transformers, architecture).from_pretrained(source)

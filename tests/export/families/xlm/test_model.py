@@ -7,8 +7,8 @@ import torch
 from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
 from tests.parity import assert_close, make_case
+from xlm_export.families.past import PastKeyValues
 from xlm_export.families.xlm.modeling import (
-    KeyValueCache,
     XLMConfig,
     XLMForSequenceClassification,
     XLMModel,
@@ -56,7 +56,7 @@ def test_cache_equals_the_whole_sequence(seed: int) -> None:
     case.inputs.pop("position_ids", None)
     whole = case.ours(**case.inputs).logits
     sequence, step = whole.shape[1], case.rng.randint(1, 3)
-    cache: KeyValueCache = case.ours.transformer.empty_cache(len(case.lengths))  # type: ignore[operator]
+    cache: PastKeyValues = case.ours.transformer.empty_cache(len(case.lengths))  # type: ignore[operator]
     for begin in range(0, sequence, step):
         part = {name: value[:, begin : begin + step] for name, value in case.inputs.items()}
         part["attention_mask"] = case.inputs["attention_mask"][:, : begin + step]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.parity import Case, assert_close, make_case
-from xlm_export.families.xlm.modeling import PackedBatch
+from xlm_export.families.layouts import PackedBatch
+from xlm_export.families.xlm.family import XLM
 from xlm_runtime.model.packing import pack, unpack
 from xlm_runtime.tasks import TASKS, Task, graph_inputs, graph_outputs
 
@@ -47,10 +48,10 @@ def with_langs(case: Case, row: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("task", HEADS, ids=lambda task: task.architecture)
+@pytest.mark.parametrize("task", HEADS, ids=lambda task: task.head)
 def test_a_packed_row_is_the_row_alone(task: Task, seed: int) -> None:
-    options = {"id2label": {0: "start", 1: "end"}} if task.architecture == "XLMForQuestionAnsweringSimple" else {}
-    case = make_case(task.architecture, seed, **options)
+    options = {"id2label": {0: "start", 1: "end"}} if task.head == "ForQuestionAnsweringSimple" else {}
+    case = make_case(XLM.runtime.architecture(task.head), seed, **options)
     mask, rng = case.inputs["attention_mask"], np.random.default_rng(seed)
     batch, longest = mask.shape
     further: dict[str, Tensor] = {}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.xlm.modeling.cache import KeyValueCache
-from xlm_export.families.xlm.modeling.layouts import PackedBatch
+from xlm_export.families.layouts import PackedBatch
+from xlm_export.families.past import PastKeyValues
 from xlm_export.families.xlm.modeling.model import XLMModel, XLMPreTrainedModel
 from xlm_export.families.xlm.modeling.outputs import (
     MaskedLMOutput,
@@ -88,8 +88,11 @@ class XLMWithLMHeadModel(XLMPreTrainedModel):
         self.init_weights()
         self.tie_weights()
 
+    def project(self, hidden: Tensor) -> Tensor:
+        scores: Tensor = self.pred_layer(hidden)
+        return scores
+
     def tie_weights(self) -> None:
-        """Let the projection use the embeddings' weights, where the configuration says so."""
         if self.config.tie_word_embeddings and isinstance(self.pred_layer.proj, nn.Linear):
             self.pred_layer.proj.weight = self.transformer.embeddings.weight
 
@@ -101,7 +104,7 @@ class XLMWithLMHeadModel(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -161,7 +164,7 @@ class XLMForSequenceClassification(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -202,7 +205,7 @@ class XLMForMultipleChoice(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -262,7 +265,7 @@ class XLMForTokenClassification(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,

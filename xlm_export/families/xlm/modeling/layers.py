@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.xlm.modeling.layouts import PackedLayout
+from xlm_export.families.layouts import PackedLayout
 from xlm_runtime.config import XLMConfig
 
 

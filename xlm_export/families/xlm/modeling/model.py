@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.xlm.modeling.cache import KeyValueCache
+from xlm_export.families.layouts import PackedBatch, not_behind, take_rows
+from xlm_export.families.model import FamilyModel
+from xlm_export.families.past import PastKeyValues
 from xlm_export.families.xlm.modeling.layers import LayerNorm, MultiHeadAttention, TransformerFFN, attention_bias
-from xlm_export.families.xlm.modeling.layouts import PackedBatch, not_behind, take_rows
 from xlm_export.families.xlm.modeling.outputs import BaseModelOutput
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -27,16 +28,18 @@ def sinusoidal_embeddings(n_positions: int, dim: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-class XLMPreTrainedModel(nn.Module):
-    """What every XLM model has: its configuration, XLM's initialisation, and a forward pass for the packed layout."""
+class XLMPreTrainedModel(FamilyModel):
+    """What every XLM model has: its transformer, under a head, and XLM's initialisation."""
 
-    def __init__(self, config: XLMConfig) -> None:
-        super().__init__()
-        self.config = config
+    transformer: XLMModel
 
-    def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """The task's outputs, in the order of the table of tasks."""
-        raise NotImplementedError
+    @property
+    def body(self) -> XLMModel:
+        return self.transformer
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        return self.body.embeddings.weight
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -85,6 +88,10 @@ class XLMModel(XLMPreTrainedModel):
         self.layer_norm2 = nn.ModuleList(LayerNorm(dim, eps=config.layer_norm_eps) for _ in layers)
         self.init_weights()
 
+    @property
+    def body(self) -> XLMModel:
+        return self
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -93,7 +100,7 @@ class XLMModel(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -164,7 +171,7 @@ class XLMModel(XLMPreTrainedModel):
             mask=present_mask,
             hidden_states=tuple(all_hidden) if hidden_wanted else None,
             attentions=tuple(all_weights) if attentions_wanted else None,
-            present=KeyValueCache(tuple(present)) if cache is not None else None,
+            present=PastKeyValues(tuple(present)) if cache is not None else None,
         )
 
     def forward_packed(self, batch: PackedBatch) -> tuple[Tensor, ...]:
@@ -208,12 +215,12 @@ class XLMModel(XLMPreTrainedModel):
         output: Tensor = self.layer_norm2[layer](hidden, self.ffns[layer](hidden))
         return output
 
-    def empty_cache(self, batch: int) -> KeyValueCache:
+    def empty_cache(self, batch: int) -> PastKeyValues:
         """A cache of no tokens for `batch` rows, in the model's type and on its device."""
         weight = self.embeddings.weight
         shape = (batch, self.config.n_heads, 0, self.config.emb_dim // self.config.n_heads)
         empty = torch.empty(shape, dtype=weight.dtype, device=weight.device)
-        return KeyValueCache(tuple((empty, empty) for _ in range(self.config.n_layers)))
+        return PastKeyValues(tuple((empty, empty) for _ in range(self.config.n_layers)))
 
     def _token_mask(
         self,

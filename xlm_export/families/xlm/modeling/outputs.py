@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xlm_export.families.xlm.modeling.cache import KeyValueCache
+from xlm_export.families.past import PastKeyValues
 
 
 @dataclass
@@ -36,7 +36,7 @@ class BaseModelOutput(ModelOutput):
     mask: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    present: KeyValueCache | None = None
+    present: PastKeyValues | None = None
 
 
 @dataclass
@@ -50,7 +50,7 @@ class MaskedLMOutput(ModelOutput):
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    present: KeyValueCache | None = None
+    present: PastKeyValues | None = None
 
 
 @dataclass

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.xlm.modeling.cache import KeyValueCache
+from xlm_export.families.layouts import Layout, PackedBatch, PaddedLayout
+from xlm_export.families.past import PastKeyValues
 from xlm_export.families.xlm.modeling.layers import LayerNorm
-from xlm_export.families.xlm.modeling.layouts import Layout, PackedBatch, PaddedLayout
 from xlm_export.families.xlm.modeling.model import XLMModel, XLMPreTrainedModel
 from xlm_export.families.xlm.modeling.outputs import QuestionAnsweringModelOutput, XLMForQuestionAnsweringOutput
 from xlm_export.families.xlm.modeling.summary import last_real_index
@@ -174,7 +174,7 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
@@ -248,7 +248,7 @@ class XLMForQuestionAnsweringSimple(XLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: PastKeyValues | None = None,
         inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.xlm.modeling.layouts import PackedBatch, PaddedLayout
+from xlm_export.families.layouts import PackedBatch, PaddedLayout
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 

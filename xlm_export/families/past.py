@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class KeyValueCache:
+class PastKeyValues:
     """Keys and values of every layer.
 
     `layers[i]` is `(key, value)`, each (batch, n_heads, past_sequence, head_dim). A forward pass gives those of the
-    new tokens alone, and leaves the cache it was given untouched; `append` joins the two.
+    new tokens alone, and leaves those it was given untouched; `append` joins the two.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -23,9 +23,9 @@ class KeyValueCache:
         """Number of past tokens, padding included; a symbolic number while the model is traced."""
         return self.layers[0][0].shape[-2]
 
-    def append(self, present: KeyValueCache) -> KeyValueCache:
-        """The cache with the tokens of `present` behind its own."""
+    def append(self, present: PastKeyValues) -> PastKeyValues:
+        """Keys and values with the tokens of `present` behind their own."""
         pairs = zip(self.layers, present.layers, strict=True)
-        return KeyValueCache(
+        return PastKeyValues(
             tuple((torch.cat((old[0], new[0]), dim=2), torch.cat((old[1], new[1]), dim=2)) for old, new in pairs)
         )

@@ -1,0 +1,58 @@
+"""A row of the exporter's table of families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from xlm_export.families.model import FamilyModel
+from xlm_export.onnx_graph.names import WeightNames
+from xlm_runtime.families import Family
+from xlm_runtime.tokenization import XLMTokenizer
+
+# The two heads of the table of tasks that loading treats apart: none, and the one of pre-training.
+NO_HEAD, LM_HEAD = "Model", "WithLMHeadModel"
+
+
+def _write_tokenizer(tokenizer: XLMTokenizer, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+
+
+def _learned_positions(config: Any) -> None:
+    return None
+
+
+def _all_passes(config: Any) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class ExportFamily:
+    """What torch and ONNX graphs have to know of a family."""
+
+    runtime: Family
+    """Its row in the runtime's table."""
+    models: Mapping[str, type[FamilyModel]]
+    """Head, as in the table of tasks → model class."""
+    names: WeightNames
+    head_tensors: tuple[tuple[str, str], ...]
+    """Which head a weight file holds, by a tensor that no other head has: (tensor, head), the telling ones first."""
+    write_tokenizer: Callable[[XLMTokenizer, Path], None] = _write_tokenizer
+    """Writes what its tokenizer needs into a bundle's folder."""
+    fixed_positions: Callable[[Any], Tensor | None] = _learned_positions
+    """Configuration → the table of positions that it prescribes, which a file may leave out; None for a learned one."""
+    absent_passes: Callable[[Any], Mapping[str, str]] = _all_passes
+    """Configuration → which of the optimiser's passes its graphs have nothing for, and why."""
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The names of its model classes, as `config.json` has them."""
+        return tuple(map(self.runtime.architecture, self.models))
+
+    def head_of(self, architecture: str) -> str:
+        """The head of one of its model classes."""
+        return architecture.removeprefix(self.runtime.prefix)
