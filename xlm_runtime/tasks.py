@@ -211,14 +211,14 @@ def graph_inputs(
 
 
 def reads_rows(task: Task, config: XLMConfig) -> bool:
-    """Whether the head looks at whole rows, so that in a packed graph each keeps a line of attention for itself."""
+    """Whether the head looks at whole rows, so that in a packed graph each is a pack of its own."""
     return task.kept == "rows" or (task.kept == "summary" and config.summary_type == "mean")
 
 
 def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> tuple[TensorSpec, ...]:
     """`graph_inputs` in the packed layout; `xlm_runtime.model.packing` says what they hold."""
     by_rows = reads_rows(task, config)
-    places = (*(task.rows if by_rows else ("lines",)), "longest")
+    places = (*(task.rows if by_rows else ("packs",)), "longest")
     embeds = "inputs_embeds" in optional
     inputs = [TensorSpec("inputs_embeds", "float", ("tokens", "emb_dim"))] if embeds else []
     of_tokens = {
@@ -237,7 +237,7 @@ def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> 
     elif task.kept != "tokens":
         kept = ("kept",) if task.kept == "logit_positions" else task.rows
         inputs += [TensorSpec(name, "int64", kept) for name in ("kept_index", "kept_token_index")]
-        inputs.append(TensorSpec("kept_padded_index", "int64", ("lines", "most_kept")))
+        inputs.append(TensorSpec("kept_padded_index", "int64", ("packs", "most_kept")))
     return tuple(inputs)
 
 

@@ -47,17 +47,17 @@ class PaddedLayout:
 class PackedLayout:
     """Tokens on one axis.
 
-    In attention they stand in *lines* of `longest` places. `padded_index` (lines, longest) int64 is the token at each
-    place, any one at padding; `token_index` (tokens,) int64 is the place of each token, line · longest + column. For
-    heads that look at whole rows, a line is a row of the batch.
+    In attention they stand in *packs* of `longest` places. `padded_index` (packs, longest) int64 is the token at each
+    place, any one at padding; `token_index` (tokens,) int64 is the place of each token, pack · longest + column. For
+    heads that look at whole rows, a pack is a row of the batch.
     """
 
     padded_index: Tensor
     token_index: Tensor
 
     @property
-    def line(self) -> Tensor:
-        """(tokens,) int64: each token's line."""
+    def pack(self) -> Tensor:
+        """(tokens,) int64: each token's pack."""
         rows = torch.arange(self.padded_index.shape[0], device=self.token_index.device)
         return rows.unsqueeze(1).expand_as(self.padded_index).reshape(-1).index_select(0, self.token_index)
 
@@ -68,23 +68,23 @@ class PackedLayout:
         return take_rows(x, self.padded_index.gather(1, index))
 
     def of_row(self, x: Tensor) -> Tensor:
-        return x.index_select(0, self.line)
+        return x.index_select(0, self.pack)
 
     def spread_heads(self, x: Tensor, n_heads: int, parts: int) -> list[Tensor]:
         """Queries, keys and values to the layout of attention, in one step from where the products left them.
 
-        (1, tokens, parts · n_heads · head_dim) → `parts` tensors (lines, n_heads, longest, head_dim). One gather of
+        (1, tokens, parts · n_heads · head_dim) → `parts` tensors (packs, n_heads, longest, head_dim). One gather of
         head_dim numbers for each place takes each part apart, splits the heads, moves them forward and pads.
         """
         pieces = x.reshape(-1, x.shape[-1] // (parts * n_heads))  # (tokens · parts · n_heads, head_dim)
-        first = self.padded_index.unsqueeze(1) * (parts * n_heads)  # (lines, 1, longest)
+        first = self.padded_index.unsqueeze(1) * (parts * n_heads)  # (packs, 1, longest)
         heads = torch.arange(n_heads, device=x.device).unsqueeze(1)
         return [take_rows(pieces, first + (heads + part * n_heads)) for part in range(parts)]
 
     def gather_heads(self, x: Tensor) -> Tensor:
-        """The way back: (lines, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
+        """The way back: (packs, n_heads, longest, head_dim) → (tokens, n_heads · head_dim), padding left behind."""
         n_heads, longest = x.shape[1], x.shape[2]
-        first = self.token_index + self.line * ((n_heads - 1) * longest)  # (tokens,)
+        first = self.token_index + self.pack * ((n_heads - 1) * longest)  # (tokens,)
         index = first.unsqueeze(1) + torch.arange(n_heads, device=x.device) * longest
         return take_rows(x.flatten(0, 2), index).flatten(1)
 
@@ -93,8 +93,8 @@ class PackedLayout:
 class PackedBatch:
     """A packed graph's inputs by their names; `xlm_runtime.tasks.graph_inputs` has their shapes.
 
-    `segment_ids` (lines, longest) is a number for each row of the batch at its places, and 0 at padding: rows that
-    share a line of attention do not see each other. `kept_index` names the tokens that leave the last layer, all where
+    `segment_ids` (packs, longest) is a number for each row of the batch at its places, and 0 at padding: rows that
+    share a pack do not see each other. `kept_index` names the tokens that leave the last layer, all where
     it is None, and `kept_padded_index` and `kept_token_index` are their layout.
     """
 
@@ -114,7 +114,7 @@ class PackedBatch:
 
     @property
     def mask(self) -> Tensor:
-        """(lines, longest) bool: which places hold a token."""
+        """(packs, longest) bool: which places hold a token."""
         return self.segment_ids != 0
 
     @property
@@ -129,22 +129,22 @@ class PackedBatch:
         return PackedLayout(self.kept_padded_index, self.kept_token_index)
 
     def visible(self, causal: bool) -> Tensor:
-        """What each place attends to, bool (lines, 1, longest, longest): its row, when causal not behind itself."""
+        """What each place attends to, bool (packs, 1, longest, longest): its row, when causal not behind itself."""
         columns = torch.arange(self.segment_ids.shape[1], device=self.segment_ids.device)
         return self._visible_from(self.segment_ids, columns, causal)
 
     def visible_to_kept(self, causal: bool) -> Tensor:
-        """The same for the kept tokens in their layout, bool (lines, 1, most_kept, longest)."""
+        """The same for the kept tokens in their layout, bool (packs, 1, most_kept, longest)."""
         if self.kept_index is None:
             return self.visible(causal)
-        lines, longest = self.segment_ids.shape
-        places = self.token_index[self.kept_index][self.kept_layout.padded_index]  # (lines, most_kept)
-        # what pads this layout may stand in another line: its column is wrong there, and nothing reads it
-        columns = places - torch.arange(lines, device=places.device).unsqueeze(1) * longest
+        packs, longest = self.segment_ids.shape
+        places = self.token_index[self.kept_index][self.kept_layout.padded_index]  # (packs, most_kept)
+        # what pads this layout may stand in another pack: its column is wrong there, and nothing reads it
+        columns = places - torch.arange(packs, device=places.device).unsqueeze(1) * longest
         return self._visible_from(self.segment_ids.flatten()[places], columns, causal)
 
     def _visible_from(self, segments: Tensor, columns: Tensor, causal: bool) -> Tensor:
-        visible = segments.unsqueeze(-1) == self.segment_ids.unsqueeze(1)  # (lines, queries, longest)
+        visible = segments.unsqueeze(-1) == self.segment_ids.unsqueeze(1)  # (packs, queries, longest)
         if causal:
             visible = visible & not_behind(columns, self.segment_ids.shape[1])
         return visible.unsqueeze(1)

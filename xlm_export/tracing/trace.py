@@ -36,7 +36,7 @@ _EXAMPLE_SIZES = {
     "past_sequence": 11,
     TOTAL: 18,
     "tokens": 13,
-    "lines": 6,
+    "packs": 6,
     "longest": 9,
     "most_kept": 4,
 }

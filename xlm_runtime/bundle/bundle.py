@@ -75,7 +75,7 @@ class Graph:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Graph:
         sections = {
-            name: tuple(TensorSpec(item["name"], item["dtype"], tuple(item["axes"])) for item in values[name])
+            name: tuple(TensorSpec(item["name"], item["dtype"], _axes(item["axes"])) for item in values[name])
             for name in ("inputs", "outputs")
         }
         return cls(
@@ -284,6 +284,11 @@ class Bundle:
                     f"File '{name}' in path '{self.folder}' has changed since the export (sha256 differs). "
                     "Copy the bundle again, or export it again."
                 )
+
+
+def _axes(names: list[str]) -> tuple[str, ...]:
+    """The axes of a tensor; packs were called lines in bundles of version 0.1.0."""
+    return tuple("packs" if name == "lines" else name for name in names)
 
 
 def file_sha256(path: Path) -> str:

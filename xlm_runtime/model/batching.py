@@ -31,7 +31,7 @@ class Tokenized(Sized, Protocol):
 
 
 # Rows × longest row of a packed batch, for each token of the budget. Heads that look at whole rows give each its own
-# line of attention: without a bound, one long row among hundreds of short ones would take rows × longest² numbers.
+# pack: without a bound, one long row among hundreds of short ones would take rows × longest² numbers.
 PACKED_PLACES = 2
 
 R = TypeVar("R", bound=Sized)

@@ -1,11 +1,11 @@
 """The packed layout: the real tokens of a batch on one axis, and the index arrays that tell a graph where they stand.
 
 Only attention needs to know which tokens share a row. A packed graph gets each token once, spreads queries, keys and
-values to lines of attention, (lines, longest), and gathers the result back; everything else is computed for real tokens
-alone. In its last layer it computes only the tokens that its head reads.
+values to packs, (packs, longest), and gathers what attention makes of them back; everything else is computed for real
+tokens alone. In its last layer it computes only the tokens that its head reads.
 
-Short rows stand in one line, one behind the other, and do not see each other (Krell et al. 2021, "Efficient sequence
-packing without cross-contamination"). Where a head looks at whole rows, each has a line for itself.
+Short rows stand in one pack, one behind the other, and do not see each other (Krell et al. 2021, "Efficient sequence
+packing without cross-contamination"). Where a head looks at whole rows, each has a pack for itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INDEX_INPUTS = (
 
 @dataclass(frozen=True)
 class Multiples:
-    """What the tokens of a batch and its longest line are filled up to: a multiple of each.
+    """What the tokens of a batch and its longest row are filled up to: a multiple of each.
 
     An engine that prepares itself for every new shape meets few of them then. The places that are added hold token 0
     of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up in steps of at most a
@@ -109,7 +109,7 @@ def pack(
             absent and are then 0, 1, … from the left. `logit_positions` are flat indices into batch·sequence.
         inputs: the packed graph's.
         summary_type: the configuration's, for heads that read one token of a sequence.
-        multiple: lines that rows may share have a multiple of so many places.
+        multiple: packs that rows may share have a multiple of so many places.
 
     Returns:
         An array for each of `inputs`, see `tasks.graph_inputs`.
@@ -126,8 +126,8 @@ def pack(
     counts = np.bincount(rows, minlength=mask.size // longest)
     first = counts.cumsum() - counts  # (rows,): each one's first token
     specs = {spec.name: spec for spec in inputs}
-    if specs["padded_index"].axes[0] == "lines":
-        starts, shape = _share_lines(counts.tolist(), multiple)
+    if specs["padded_index"].axes[0] == "packs":
+        starts, shape = _share_packs(counts.tolist(), multiple)
         token_index = (starts - first)[rows] + tokens
     else:
         token_index, shape = rows * longest + columns, mask.shape
@@ -154,7 +154,7 @@ def pack(
 
 
 def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples: Multiples) -> dict[str, Array]:
-    """The same batch with more tokens, and more places in a line, see `Multiples`.
+    """The same batch with more tokens, and more places in a pack, see `Multiples`.
 
     Args:
         packed: what `pack` returns.
@@ -187,25 +187,25 @@ def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_
     return spread
 
 
-def _share_lines(counts: Sequence[int], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Lines for rows of `counts` tokens: the longest row first, each to the fullest line that has room for it.
+def _share_packs(counts: Sequence[int], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Lines for rows of `counts` tokens: the longest row first, each to the fullest pack that has room for it.
 
     Returns:
-        The place of each row's first token, line · longest + column, and (lines, longest).
+        The place of each row's first token, pack · longest + column, and (packs, longest).
     """
     longest = -(-max(counts) // multiple) * multiple
-    starts, lines = [0] * len(counts), 0
-    free: list[tuple[int, int]] = []  # (room, line), sorted
+    starts, packs = [0] * len(counts), 0
+    free: list[tuple[int, int]] = []  # (room, pack), sorted
     for row in sorted((row for row, count in enumerate(counts) if count), key=lambda row: -counts[row]):
         fitting = bisect_left(free, (counts[row], 0))
         if fitting < len(free):
-            room, line = free.pop(fitting)
+            room, pack = free.pop(fitting)
         else:
-            room, line, lines = longest, lines, lines + 1
-        starts[row] = (line + 1) * longest - room
+            room, pack, packs = longest, packs, packs + 1
+        starts[row] = (pack + 1) * longest - room
         if room > counts[row]:
-            insort(free, (room - counts[row], line))
-    return np.array(starts), (lines, longest)
+            insort(free, (room - counts[row], pack))
+    return np.array(starts), (packs, longest)
 
 
 def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -220,26 +220,26 @@ def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ..
     return tokens
 
 
-def _kept_layout(kept: NDArray[np.int64], line_of: NDArray[np.int64], lines: int) -> dict[str, Array]:
-    """Index arrays of the kept tokens, whose number differs from line to line.
+def _kept_layout(kept: NDArray[np.int64], pack_of: NDArray[np.int64], packs: int) -> dict[str, Array]:
+    """Index arrays of the kept tokens, whose number differs from pack to pack.
 
     Args:
         kept: tokens, in any shape and order.
-        line_of: (tokens,), each token's line of attention.
+        pack_of: (tokens,), each token's pack of attention.
     """
-    if kept.size == 1 and lines == 1:  # one row, the call that has to be fast
+    if kept.size == 1 and packs == 1:  # one row, the call that has to be fast
         place = np.zeros_like(kept)
         return {"kept_index": kept, "kept_token_index": place, "kept_padded_index": place.reshape(1, 1)}
-    line = line_of[kept].reshape(-1)
-    counts = np.bincount(line, minlength=lines)
-    order = np.argsort(line, kind="stable")
-    column = np.empty_like(line)  # a kept token's place among those of its line
-    column[order] = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+    pack = pack_of[kept].reshape(-1)
+    counts = np.bincount(pack, minlength=packs)
+    order = np.argsort(pack, kind="stable")
+    column = np.empty_like(pack)  # a kept token's place among those of its pack
+    column[order] = np.arange(len(pack)) - np.repeat(np.cumsum(counts) - counts, counts)
     most_kept = int(counts.max())
-    kept_padded_index = np.zeros((lines, most_kept), np.int64)
-    kept_padded_index[line, column] = np.arange(len(line))
+    kept_padded_index = np.zeros((packs, most_kept), np.int64)
+    kept_padded_index[pack, column] = np.arange(len(pack))
     return {
         "kept_index": kept,
-        "kept_token_index": (line * most_kept + column).reshape(kept.shape),
+        "kept_token_index": (pack * most_kept + column).reshape(kept.shape),
         "kept_padded_index": kept_padded_index,
     }

@@ -115,7 +115,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             hidden: (1, tokens, emb_dim), in `layout`.
-            bias: what `attention_bias` returns, (lines, 1, queries, longest).
+            bias: what `attention_bias` returns, (packs, 1, queries, longest).
             queried: the tokens that ask, `hidden` itself or (1, kept, emb_dim), in `query_layout`.
 
         Returns:
