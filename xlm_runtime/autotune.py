@@ -25,7 +25,7 @@ from xlm_runtime.sessions import Array
 # Rounds go on for so long in all, but not fewer or more of them than this.
 SECONDS = 12.0
 _FEWEST, _MOST = 3, 40
-# A session's threads spin for a while after a call, and would take the CPUs from the next engine.
+# A session's threads spin for a while after a call, and would take the CPUs from the next one.
 _SETTLE = 0.02
 
 _PROMPT, _STEPS = 32, 16
@@ -72,7 +72,7 @@ class _Candidate:
         self.failure: str | None = None
 
     def call(self, workload: Workload, seed: int) -> float | None:
-        """Milliseconds of a call; None, and never again, once the engine has failed."""
+        """Milliseconds of a call; None, and never again, once the session has failed."""
         if self.failure is not None:
             return None
         time.sleep(_SETTLE)
@@ -102,7 +102,7 @@ def measure(
         seconds: for the rounds of all graphs together, by default 12; opening them and first calls come on top.
 
     Raises:
-        InputError: no positive number of threads, or nothing could be measured: no engine is installed.
+        InputError: no positive number of threads, or nothing could be measured: no provider is installed.
         BundleError: a damaged bundle.
     """
     if threads is not None and threads < 1:

@@ -16,7 +16,7 @@ class BundleError(XLMError, ValueError):
 
 
 class EngineError(XLMError, RuntimeError):
-    """An inference engine, provider or device that was asked for and is not there, or that failed."""
+    """A provider, TensorRT engine or device that was asked for and is not there, or that failed."""
 
 
 class MissingExtraError(XLMError, ImportError):

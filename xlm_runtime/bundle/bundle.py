@@ -57,7 +57,7 @@ class Graph:
 
     @property
     def is_portable(self) -> bool:
-        """Whether it is made of standard operators, which every engine has."""
+        """Whether it is made of standard operators, which every provider has."""
         return self.target is None
 
     @property

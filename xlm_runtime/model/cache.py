@@ -66,7 +66,7 @@ class Cache(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class KeyValueCache:
-    """`Cache` in numpy arrays with room for tokens to come, which are contiguous, as engines want them.
+    """`Cache` in numpy arrays with room for tokens to come, which are contiguous, as sessions want them.
 
     A value that costs no copies: `append` writes behind the last token, in the same arrays, which a value never looks
     at. Appending a second time to the same value, or to one that `trim` made shorter, copies first.

@@ -156,7 +156,7 @@ class BundleModel:
         self._weights_check.result()
 
     def feed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The graph's outputs as the engine gives them, for all of its inputs.
+        """The graph's outputs as the session gives them, for all of its inputs.
 
         Raises:
             BundleError: the weights' file has changed since the export.

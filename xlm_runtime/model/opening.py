@@ -132,7 +132,7 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
 def _load_beside(bundle: Bundle, graph: Graph, in_engine: bool) -> tuple[Future[XLMTokenizer], Future[None]]:
     """Check the small files, and begin to load the tokenizer and to hash the weights.
 
-    The engine reads the weights without holding Python's lock. Beside it one thread, not to take the cores from it,
+    The session reads the weights without holding Python's lock. Beside it one thread, not to take the cores from it,
     does both.
 
     Args:

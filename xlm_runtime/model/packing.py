@@ -39,7 +39,7 @@ INDEX_INPUTS = (
 class Multiples:
     """What the tokens of a batch and its longest row are filled up to: a multiple of each.
 
-    An engine that prepares itself for every new shape meets few of them then. The places that are added hold token 0
+    A session that prepares itself for every new shape meets few of them then. The places that are added hold token 0
     of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up in steps of at most a
     quarter of them, a power of two: a call with one short row lasts as long as it has tokens.
     """

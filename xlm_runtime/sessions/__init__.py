@@ -1,4 +1,4 @@
-"""Sessions: one graph in one engine. Engines are imported when a session is opened."""
+"""Sessions: one graph on one provider, whose package is imported when a session is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine looks like to the rest of the runtime."""
+"""What every provider looks like to the rest of the runtime: how a graph is opened, and how it is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class Session(Protocol):
-    """A graph loaded into an engine. `run` may be called from several threads at once."""
+    """A graph that is ready to run. `run` may be called from several threads at once."""
 
     @property
     def input_names(self) -> tuple[str, ...]: ...
@@ -33,7 +33,7 @@ class Session(Protocol):
             inputs: exactly the arrays of `input_names`; floating-point ones may have any precision.
 
         Raises:
-            EngineError: the engine refuses the arrays or fails.
+            EngineError: the provider refuses the arrays or fails.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Keys and values of past tokens that stay on the device; see `xlm_runtime.model.cache.Cache`.
 
 A slab holds the keys and values of all layers, (tensors, rows, heads, capacity, head_dim), tensor by tensor as the
-engine reads them. Because all lie at one distance, the new tokens of every layer, row and head are one strided copy,
+executor reads them. Because all lie at one distance, the new tokens of every layer, row and head are one strided copy,
 and a row of every layer is one more.
 """
 
@@ -52,7 +52,7 @@ class SlabLayout:
         return self.stride == self.rows * self.row
 
     def shape(self, head_dim: int) -> tuple[int, int, int, int]:
-        """A tensor's shape as the engine is told it."""
+        """A tensor's shape as the executor is told it."""
         return self.rows, self.heads, self.capacity, head_dim
 
     def address(self, base: int, tensor: int) -> int:
@@ -112,7 +112,7 @@ class DeviceArray:
 
 
 class CacheSpace(Protocol):
-    """Where caches live: a session's device, and what its engine takes."""
+    """Where caches live: a session's device, and what its executor takes."""
 
     device: Device
     pool: BlockPool
@@ -120,7 +120,7 @@ class CacheSpace(Protocol):
 
     @property
     def past(self) -> tuple[Tensor, ...]:
-        """The engine's inputs for keys and values."""
+        """The executor's inputs for keys and values."""
         ...
 
     def cache_layout(self, rows: int, tokens: int) -> SlabLayout:

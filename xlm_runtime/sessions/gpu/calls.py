@@ -9,7 +9,7 @@ from typing import Any
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
-from xlm_runtime.sessions.gpu.engine import Binding, Call, Engine
+from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
 from xlm_runtime.sessions.gpu.padding import Placement
 from xlm_runtime.sessions.gpu.planning import (
     ANY_SHAPE,
@@ -46,7 +46,7 @@ class CallPlan:
 
 
 class Planner:
-    """Plans of an engine's calls, remembered by shape.
+    """Plans of an executor's calls, remembered by shape.
 
     Args:
         buckets: pad to the sizes of `planning.bucket_size`.
@@ -55,25 +55,25 @@ class Planner:
         EngineError: an output whose shape does not follow from the inputs'.
     """
 
-    def __init__(self, engine: Engine, *, buckets: bool) -> None:
-        known = {name for tensor in engine.inputs for name in tensor.dims}
-        for tensor in engine.outputs:
+    def __init__(self, executor: Executor, *, buckets: bool) -> None:
+        known = {name for tensor in executor.inputs for name in tensor.dims}
+        for tensor in executor.outputs:
             if not tensor.dims <= known:
                 raise EngineError(
                     f"The shape of the output {tensor.name}, {tensor.axes}, does not follow from the inputs' in "
-                    f"'{engine.name}', so there is no room to plan for it. Use provider='cpu', or export it again."
+                    f"'{executor.name}', so there is no room to plan for it. Use provider='cpu', or export it again."
                 )
-        self._engine = engine
+        self._executor = executor
         self._buckets = buckets
-        self._profiles = engine.profiles or (ANY_SHAPE,)
+        self._profiles = executor.profiles or (ANY_SHAPE,)
         self._plans: OrderedDict[Any, CallPlan] = OrderedDict()
-        self.past = tuple(tensor for tensor in engine.inputs if tensor.name.startswith(PAST))
-        outputs = {tensor.name: tensor for tensor in engine.outputs}
+        self.past = tuple(tensor for tensor in executor.inputs if tensor.name.startswith(PAST))
+        outputs = {tensor.name: tensor for tensor in executor.outputs}
         self.present = tuple(outputs[tensor.name.replace(PAST, PRESENT, 1)] for tensor in self.past)
 
     def dims(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of a call's dimensions; raises EngineError for shapes that contradict the graph."""
-        return read_dims(self._engine.inputs, {name: tuple(value.shape) for name, value in inputs.items()})
+        return read_dims(self._executor.inputs, {name: tuple(value.shape) for name, value in inputs.items()})
 
     def fits(self, dims: Dims) -> bool:
         return any(profile.takes(dims, NOTHING) for profile in self._profiles)
@@ -117,8 +117,8 @@ class Planner:
                 plan.calls.clear()
             call = plan.calls[key] = Call(
                 plan.profile,
-                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._engine.inputs),
-                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._engine.outputs),
+                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._executor.inputs),
+                tuple(Binding(each.name, where[each.name], each.shape(plan.bucket)) for each in self._executor.outputs),
             )
         return call
 
@@ -126,12 +126,12 @@ class Planner:
         fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
         profile = choose_profile(self._profiles, dims, self._work, fixed)
         bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
-        sent, sent_bytes = _places(self._engine.inputs, self.past if layout else (), dims, bucket)
-        back, back_bytes = _places(self._engine.outputs, self.present if staying else (), dims, bucket)
+        sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
+        back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
         return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)
 
     def _work(self, dims: Dims) -> int:
-        return sum(tensor.nbytes(dims) for tensor in self._engine.inputs)
+        return sum(tensor.nbytes(dims) for tensor in self._executor.inputs)
 
 
 def _places(

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.engine import Call, Engine, Execution
+from xlm_runtime.sessions.gpu.executor import Call, Execution, Executor
 from xlm_runtime.sessions.gpu.memory import CapturedGraph, Device
 
 
@@ -20,7 +20,7 @@ class GraphPool:
     """Runs calls, from their third time on by replaying a graph.
 
     The first time a call runs as it is, since shapes that come once are not worth a graph. The second time it gets an
-    execution state of its own and runs once in it, because an engine's first run after a change of shapes does work
+    execution state of its own and runs once in it, because an executor's first run after a change of shapes does work
     that a capture must not hold. The third time it is captured. Addresses and shapes are a part of a call, so a
     graph is never replayed for others.
 
@@ -28,8 +28,8 @@ class GraphPool:
         most: graphs kept; the one that was used longest ago gives way.
     """
 
-    def __init__(self, engine: Engine, device: Device, most: int) -> None:
-        self._engine = engine
+    def __init__(self, executor: Executor, device: Device, most: int) -> None:
+        self._executor = executor
         self._device = device
         self._most = most
         self._entries: OrderedDict[Call, _Entry] = OrderedDict()
@@ -37,7 +37,7 @@ class GraphPool:
     def enqueue(self, call: Call) -> None:
         entry = self._entries.get(call)
         if entry is None:
-            self._engine.enqueue(call)
+            self._executor.enqueue(call)
             self._entries[call] = _Entry()
             if len(self._entries) > self._most:
                 self._release(self._entries.popitem(last=False)[1])
@@ -46,7 +46,7 @@ class GraphPool:
         if entry.graph is not None:
             self._device.replay(entry.graph)
         elif entry.execution is None:
-            entry.execution = self._engine.prepare(call)
+            entry.execution = self._executor.prepare(call)
             entry.execution.enqueue()
         elif entry.execution.capturable:
             entry.graph = self._capture(entry.execution)
@@ -63,7 +63,7 @@ class GraphPool:
             return self._device.capture(execution.enqueue)
         except EngineError as error:
             raise EngineError(
-                f"The engine '{self._engine.name}' cannot be captured in a CUDA graph: {error} Open it with "
+                f"'{self._executor.name}' cannot be captured in a CUDA graph: {error} Open it with "
                 "cuda_graphs=False."
             ) from error
 

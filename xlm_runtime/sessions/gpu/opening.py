@@ -11,7 +11,7 @@ from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineStamp, build_c
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
-from xlm_runtime.sessions.gpu.onnxruntime_engine import OnnxRuntimeEngine, plan_profiles, provider_options
+from xlm_runtime.sessions.gpu.onnxruntime_executor import OnnxRuntimeExecutor, plan_profiles, provider_options
 from xlm_runtime.sessions.gpu.planning import Profile
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
@@ -160,7 +160,7 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
         session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
         graphs = gpu.max_graphs if gpu.cuda_graphs else 0
         name = source.path.name
-        engine = OnnxRuntimeEngine(onnxruntime, session, device, name=name, profiles=profiles, graphs=graphs)
+        engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, graphs=graphs)
         if graphs and not any("sequence" in tensor.axes for tensor in engine.inputs):
             raise InputError(f"CUDA graphs are for graphs in the padded layout, and '{name}' is packed: every "
                              "batch has another shape. Leave them out, or export with --layout padded.")  # fmt: skip

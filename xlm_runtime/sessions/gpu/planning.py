@@ -15,7 +15,7 @@ Axis = int | str
 Shape = tuple[int, ...]
 Dims = Mapping[str, int]
 
-# Device addresses of an engine's tensors are aligned to this many bytes (TensorRT asks for it).
+# Device addresses of an executor's tensors are aligned to this many bytes (TensorRT asks for it).
 ALIGNMENT = 256
 
 NOTHING: Dims = MappingProxyType({})
@@ -25,7 +25,7 @@ _SUM = " + "
 
 @dataclass(frozen=True)
 class Tensor:
-    """An engine's input or output. `dtype` is a numpy name or "bfloat16".
+    """An executor's input or output. `dtype` is a numpy name or "bfloat16".
 
     An axis is a number, the name of a dimension, or a sum of two, "past_sequence + sequence".
     """
@@ -53,7 +53,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes that an engine takes: dimension → smallest and largest. `index` is its number in the engine.
+    """Sizes that an executor takes: dimension → smallest and largest. `index` is its number there.
 
     A dimension that is in neither may have any size.
     """
@@ -82,7 +82,7 @@ def size_of(axis: Axis, dims: Dims) -> int:
 
 
 def read_dims(tensors: Iterable[Tensor], shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """The sizes of all dimensions, out of the shapes of an engine's inputs.
+    """The sizes of all dimensions, out of the shapes of an executor's inputs.
 
     Raises:
         EngineError: an input is missing or foreign, or the shapes contradict the axes or each other.
@@ -177,7 +177,7 @@ class Region:
 def plan_buffer(tensors: Iterable[Tensor], dims: Dims) -> tuple[dict[str, Region], int]:
     """Regions for tensors of these sizes behind each other in one buffer, each aligned, and the bytes of the whole.
 
-    An empty tensor has a region too, since engines want an address.
+    An empty tensor has a region too, since executors want an address.
     """
     regions: dict[str, Region] = {}
     end = 0

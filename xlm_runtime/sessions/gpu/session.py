@@ -1,4 +1,4 @@
-"""A session whose engine computes on a device: arrays go there, through one buffer, and only answers come back."""
+"""A session whose executor computes on a device: arrays go there, through one buffer, and only answers come back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xlm_runtime.sessions.gpu.cache import (
     heads_and_size,
 )
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
-from xlm_runtime.sessions.gpu.engine import Call, Engine
+from xlm_runtime.sessions.gpu.executor import Call, Executor
 from xlm_runtime.sessions.gpu.graphs import GraphPool
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
@@ -29,31 +29,31 @@ from xlm_runtime.tasks import PAST, PRESENT
 
 
 class GpuSession:
-    """A graph in an engine on a device; see `Session`.
+    """A graph in an executor on a device; see `Session`.
 
     Calls from several threads run one after the other. Buffers are allocated once, for the largest sizes of the
-    engine's profiles, and reused.
+    executor's profiles, and reused.
 
     Args:
-        engine, device: both belong to the session from here on.
+        executor, device: both belong to the session from here on.
         buckets: pad calls to the sizes of `planning.bucket_size`, so that few different ones occur.
-        graphs: most CUDA graphs to capture; 0 for an engine that captures by itself, or none at all.
+        graphs: most CUDA graphs to capture; 0 for an executor that captures by itself, or none at all.
 
     Raises:
         OutOfMemoryError: the device has too little memory.
     """
 
-    def __init__(self, engine: Engine, device: Device, *, buckets: bool, graphs: int) -> None:
+    def __init__(self, executor: Executor, device: Device, *, buckets: bool, graphs: int) -> None:
         self.device = device
         self.pool = BlockPool(device)
         self.lock = RLock()
-        self._engine = engine
-        self._planner = Planner(engine, buckets=buckets)
-        self._graphs = GraphPool(engine, device, graphs) if graphs else None
-        self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else engine.enqueue
-        weakref.finalize(self, _close, self._graphs, engine, device)
-        self._in = Arena(device, buffer_size(_small(engine.inputs), engine.profiles))
-        self._out = Arena(device, buffer_size(_small(engine.outputs), engine.profiles))
+        self._executor = executor
+        self._planner = Planner(executor, buckets=buckets)
+        self._graphs = GraphPool(executor, device, graphs) if graphs else None
+        self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
+        weakref.finalize(self, _close, self._graphs, executor, device)
+        self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
+        self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
 
     @property
     def past(self) -> tuple[Tensor, ...]:
@@ -61,11 +61,11 @@ class GpuSession:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self._engine.inputs)
+        return tuple(tensor.name for tensor in self._executor.inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self._engine.outputs)
+        return tuple(tensor.name for tensor in self._executor.outputs)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Session.run`. A batch that is too large for every profile runs in parts.
@@ -85,8 +85,8 @@ class GpuSession:
                 held = any(isinstance(value, DeviceArray) for value in inputs.values())
                 if held or dims.get("batch", 1) < 2 or self._planner.fits(dims):
                     raise
-                parts = [(self.run(part), places) for part, places in split(self._engine.inputs, inputs, dims)]
-                return join(self._engine.outputs, parts, self.output_names)
+                parts = [(self.run(part), places) for part, places in split(self._executor.inputs, inputs, dims)]
+                return join(self._executor.outputs, parts, self.output_names)
             return self._run(plan, inputs)
 
     def create_cache(self, rows: int, max_length: int) -> DeviceCache:
@@ -96,7 +96,7 @@ class GpuSession:
     def max_rows(self, prompt: int, length: int) -> int | None:
         """See `CachingSession`."""
         calls = ({"sequence": prompt, "past_sequence": 0}, {"sequence": 1, "past_sequence": length})
-        rows = sorted({profile.high["batch"] for profile in self._engine.profiles}, reverse=True)
+        rows = sorted({profile.high["batch"] for profile in self._executor.profiles}, reverse=True)
         fitting = (
             count
             for count in rows
@@ -160,12 +160,12 @@ def _small(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor for tensor in tensors if not tensor.name.startswith((PAST, PRESENT))]
 
 
-def _close(graphs: GraphPool | None, engine: Engine, device: Device) -> None:
+def _close(graphs: GraphPool | None, executor: Executor, device: Device) -> None:
     with suppress(EngineError):  # a device that failed for good gives nothing back
         if not device.closed:
             device.activate()
             device.synchronize()
             if graphs is not None:
                 graphs.clear()
-        engine.close()
+        executor.close()
         device.close()

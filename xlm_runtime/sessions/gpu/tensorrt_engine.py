@@ -11,7 +11,7 @@ import numpy as np
 
 from xlm_runtime.bundle.engine_stamp import EngineStamp
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.engine import Call, Execution
+from xlm_runtime.sessions.gpu.executor import Call, Execution
 from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import Axis, Tensor, read_profile
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine on a device: inputs and outputs are bound by address, so nothing is copied needlessly.
+"""ONNX Runtime as an executor on a device: inputs and outputs are bound by address, so nothing is copied needlessly.
 
 Behind it what ONNX Runtime's TensorRT provider is told: the profiles that it builds engines for, and its options.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from xlm_runtime.bundle import Graph
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import EngineError
-from xlm_runtime.sessions.gpu.engine import Call, Execution
+from xlm_runtime.sessions.gpu.executor import Call, Execution
 from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import Axis, Profile, Shape, Tensor, read_profile
 from xlm_runtime.sessions.onnxruntime_session import first_line
@@ -43,7 +43,7 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _MOST_BINDINGS = 256
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeExecutor:
     """An opened `InferenceSession`.
 
     Args:

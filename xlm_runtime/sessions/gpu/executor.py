@@ -1,4 +1,4 @@
-"""What sessions need of an engine: its tensors, its profiles, and to run on arrays that lie at given addresses."""
+"""What sessions need of an executor: its tensors, its profiles, and to run on arrays that lie at given addresses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Binding:
 
 @dataclass(frozen=True)
 class Call:
-    """One run of an engine. Equal calls have equal shapes and addresses, so what was captured for one serves another.
+    """One run of an executor. Equal calls have equal shapes and addresses, so what was captured for one serves another.
 
-    `inputs` and `outputs` are in the engine's order; `profile` is the profile's number.
+    `inputs` and `outputs` are in the executor's order; `profile` is the profile's number.
     """
 
     profile: int
@@ -47,7 +47,7 @@ class Execution(Protocol):
     def enqueue(self) -> None: ...
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Something that computes on the device's stream."""
 
     name: str
@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Put a call on the stream.
 
         Raises:
-            EngineError: the engine refuses the shapes or fails.
+            EngineError: the executor refuses the shapes or fails.
         """
         ...
 
