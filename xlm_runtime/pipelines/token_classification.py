@@ -84,7 +84,7 @@ class TokenClassificationPipeline:
         ignored = frozenset(ignore_labels)
 
         def encode(item: TextItem) -> TokenSequence:
-            return self.model.encode(item, truncation=truncation, layout=True)
+            return self.model.encode(item, truncation=truncation, return_offsets=True)
 
         def read(batch: list[TokenSequence]) -> list[Answer]:
             scores = softmax(self.model.run(batch)["logits"])

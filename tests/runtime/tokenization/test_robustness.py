@@ -138,12 +138,9 @@ def test_importing_brings_numpy_and_nothing_else() -> None:
 
 
 def test_a_plain_folder_needs_sacremoses_and_says_so(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xlm_runtime.tokenization import base
-
     (toy_folder / "moses.json").unlink()
     plain = XLMTokenizer.from_pretrained(toy_folder)
     assert plain("lower")["input_ids"] == _TOY[0]("lower")["input_ids"]
-    base._installed_tables.cache_clear()
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(MissingExtraError, match=r"moses\.json.*sacremoses.*`export` extra"):
         XLMTokenizer.from_pretrained(toy_folder)("lower")
