@@ -133,7 +133,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def write_vocabulary(
     folder: Path, encoder: Mapping[str, int], ranks: Mapping[str, int], prefix: str | None = None
 ) -> tuple[Path, Path]:
-    """Write `vocab.json` and `merges.txt`, with `prefix` and a hyphen before their names; returns their paths."""
+    """Write `vocab.json` and `merges.txt`, with `prefix` and a hyphen before their names.
+
+    Returns:
+        Their paths.
+    """
     start = f"{prefix}-" if prefix else ""
     vocab, merges = folder / (start + VOCAB), folder / (start + MERGES)
     _write_json(vocab, encoder)

@@ -95,7 +95,7 @@ class PieceEncoder:
         special = [i for i, entry in enumerate(entries) if entry.__class__ is not tuple]
         if not special:
             return list(chain.from_iterable(entries))  # type: ignore[arg-type]
-        lead = _first_piece(atoms)
+        lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         result: list[int] = []
         done = 0
         for i in special:
@@ -126,7 +126,7 @@ class PieceEncoder:
             starts.append(at)
             at += len(atom)
         entries = list(map(self._entries.__getitem__, atoms))
-        lead = _first_piece(atoms)
+        lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         done = 0
         special = [i for i, entry in enumerate(entries) if isinstance(entry, Contextual)]
         for i in [*special, len(atoms)]:
@@ -293,10 +293,6 @@ def neighbours(context: int) -> tuple[str, str]:
 def without_neighbours(words: list[T], before: str, after: str) -> list[T]:
     """The words of a piece that was split between `before` and `after`."""
     return words[1 if before else 0 : len(words) - 1 if after.strip() else len(words)]
-
-
-def _first_piece(atoms: list[str]) -> int:
-    return next((i for i, atom in enumerate(atoms) if atom), len(atoms))
 
 
 def _vanishes(char: str) -> bool:

@@ -134,7 +134,11 @@ class XLMTokenizer:
         return cls(**options, mask_alias=mask_alias, ja_model=ja_model)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> tuple[str, ...]:
-        """Write a folder that `from_pretrained` and Hugging Face load; returns the files' paths."""
+        """Write a folder that `from_pretrained` and Hugging Face load.
+
+        Returns:
+            The files' paths.
+        """
         options = {
             "do_lowercase_and_remove_accent": self.do_lowercase_and_remove_accent,
             "lang2id": self.lang2id,
@@ -158,7 +162,10 @@ class XLMTokenizer:
         return tuple(map(str, written))
 
     def save_vocabulary(self, folder: str | PathLike[str], filename_prefix: str | None = None) -> tuple[str, str]:
-        """Write `vocab.json` and `merges.txt`; returns their paths.
+        """Write `vocab.json` and `merges.txt`.
+
+        Returns:
+            Their paths.
 
         Raises:
             InputError: there is no such folder.
@@ -317,7 +324,14 @@ class XLMTokenizer:
     def add_tokens(
         self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
     ) -> int:
-        """Add tokens that texts are split at; returns how many are new. Not while other threads use the tokenizer."""
+        """Add tokens that texts are split at. Not while other threads use the tokenizer.
+
+        Returns:
+            How many of them are new.
+
+        Raises:
+            InputError: something that is no token.
+        """
         tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
         count = self.vocabulary.add(tokens, special_tokens)
         self.encoder.reset()
