@@ -15,7 +15,6 @@ from xlm_runtime.model.model import BundleModel, TextItem
 _ROOM = 8
 
 
-@dataclass(frozen=True)
 class PromptBuilder:
     """Makes prompts for an opened language model.
 
@@ -23,7 +22,10 @@ class PromptBuilder:
     front of every sentence of the streams that it was trained on. An empty prompt is the start token alone.
     """
 
-    model: BundleModel
+    def __init__(self, model: BundleModel) -> None:
+        self.model = model
+        start = family_of(model.config).prompt_start_id(model.tokenizer)
+        self._default_start = [] if start is None else [start]
 
     def build(
         self, item: TextItem, start: str | None = None, new_tokens: int = 0, bad_words: Sequence[str] = ()
@@ -54,13 +56,12 @@ class PromptBuilder:
         return Prompt(ids, lang_id, tuple(words for words in forbidden if words))
 
     def _ids(self, text: str, lang: str | None) -> list[int]:
-        return self.model.tokenizer.encode(text, lang=lang, add_special_tokens=False)
+        return self.model.tokenizer.encoder.ids(text, lang)
 
     def _start_ids(self, token: str | None) -> list[int]:
-        tokenizer = self.model.tokenizer
         if token is None:
-            default = family_of(self.model.config).prompt_start_id(tokenizer)
-            return [] if default is None else [default]
+            return self._default_start
+        tokenizer = self.model.tokenizer
         if token and token not in tokenizer.all_special_tokens:
             known = ", ".join(tokenizer.all_special_tokens)
             raise InputError(f"prompt_start is '{token}'; expected one of {known}, or '' for none.")

@@ -82,13 +82,13 @@ class BundleModel:
         self._uses_langs = self.config.uses_langs
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
 
-    def encode(self, item: TextItem, *, truncation: bool | str = False, layout: bool = False) -> TokenSequence:
+    def encode(self, item: TextItem, *, truncation: bool | str = False, return_offsets: bool = False) -> TokenSequence:
         """Tokenize a text or pair, with special tokens around it.
 
         Args:
             truncation: what to do with more tokens than the model has positions: False refuses them, True cuts the
                 longest text first, "only_first" cuts the first text of a pair alone.
-            layout: also return each token's characters and word.
+            return_offsets: also return each token's characters and word.
 
         Raises:
             InputError: an empty text, an unknown language, or too many tokens.
@@ -98,28 +98,22 @@ class BundleModel:
                 raise InputError("The text is empty; give at least one word.")
         lang_id = self.lang_id(item.lang)
         limit = self.config.max_position_embeddings
-        encoding = self.tokenizer(
+        row = self.tokenizer.encoder.row(
             item.text,
             item.text_pair,
             lang=item.lang,
-            truncation=truncation,
             max_length=limit if truncation else None,
-            return_attention_mask=False,
-            return_offsets_mapping=layout,
+            truncation=truncation if isinstance(truncation, str) else "longest_first",
+            return_offsets=return_offsets,
         )
-        input_ids: list[int] = encoding["input_ids"]
-        if len(input_ids) == self.tokenizer.num_special_tokens_to_add(item.text_pair is not None):
+        if len(row.ids) == self.tokenizer.vocabulary.num_special_tokens_to_add(item.text_pair is not None):
             raise InputError(f"The text {_excerpt(item.text)} has no words: nothing of it is left to tokenize.")
-        if len(input_ids) > limit:
+        if len(row.ids) > limit:
             raise InputError(
-                f"The text {_excerpt(item.text)} has {len(input_ids)} tokens, special ones included, but the model has "
+                f"The text {_excerpt(item.text)} has {len(row.ids)} tokens, special ones included, but the model has "
                 f"only {limit} positions. Split it, or cut it with truncation=True (--truncation)."
             )
-        if not layout:
-            return TokenSequence(item.text, item.text_pair, input_ids, lang_id)
-        return TokenSequence(
-            item.text, item.text_pair, input_ids, lang_id, encoding["offset_mapping"], encoding.word_ids()
-        )
+        return TokenSequence(item.text, item.text_pair, row.ids, lang_id, row.spans, row.words)
 
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
@@ -135,7 +129,7 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed.
         """
-        pad_id = self.tokenizer.pad_token_id
+        pad_id = self.tokenizer.vocabulary.special_id("pad_token")
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
         if not self._uses_langs:
             del arrays["langs"]

@@ -166,7 +166,7 @@ class FillMaskPipeline(Pipeline[FillMaskOptions, MaskedSequence, FloatArray, Ans
 
     def _target_id(self, target: str, lang: str | None) -> int:
         tokenizer = self.model.tokenizer
-        ids = tokenizer.encode(target, lang=lang, add_special_tokens=False)
+        ids = tokenizer.encoder.ids(target, lang)
         if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             return ids[0]
         vocabulary = tokenizer.get_vocab()

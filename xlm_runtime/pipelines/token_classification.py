@@ -93,7 +93,7 @@ class TokenClassificationPipeline(Pipeline[TokenClassificationOptions, TokenSequ
         return self.answer(inputs, lang=lang, options=options)
 
     def preprocess(self, item: Any, lang: str | None, options: TokenClassificationOptions) -> list[TokenSequence]:
-        return [self.model.encode(read_text(item, lang), truncation=options.truncation, layout=True)]
+        return [self.model.encode(read_text(item, lang), truncation=options.truncation, return_offsets=True)]
 
     def forward(self, batch: list[TokenSequence], options: TokenClassificationOptions) -> FloatArray:
         return softmax(self.model.run(batch)["logits"])

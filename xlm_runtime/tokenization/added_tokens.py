@@ -42,21 +42,32 @@ class Segment:
 
 
 class TokenSplitter:
-    """Cuts a text at added tokens, the leftmost first and of those the longest."""
+    """Cuts a text at added tokens, the leftmost first and of those the longest.
+
+    Args:
+        tokens: the added tokens by their spelling.
+        aliases: other spellings → tokens.
+
+    Attributes:
+        needle: a character that every added token begins with, so that most texts need no search; empty where they
+            begin differently.
+        search: finds the first added token of a text; None where it has none.
+    """
 
     def __init__(self, tokens: Mapping[str, AddedToken], aliases: Mapping[str, str]) -> None:
-        """`aliases` maps other spellings to tokens."""
         self._tokens = dict(tokens)
         self._aliases = dict(aliases)
         spellings = sorted({*tokens, *aliases}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, spellings))) if spellings else None
+        # without spellings: what no text matches, found out at its end
+        self._pattern = re.compile("|".join(map(re.escape, spellings)) if spellings else r"\Z(?!)")
         firsts = {spelling[0] for spelling in spellings}
-        # one character to look for settles most texts
-        self._needle = firsts.pop() if len(firsts) == 1 else ""
+        self.needle = firsts.pop() if len(firsts) == 1 else ""
         self._plain = not any(token.lstrip or token.rstrip or token.single_word for token in tokens.values())
+        self.search = self._pattern.search
 
     def split(self, text: str) -> list[Segment]:
-        if self._pattern is None or self._needle not in text or not self._pattern.search(text):
+        """The text's segments, none of them empty."""
+        if self.needle not in text or self.search(text) is None:
             return [Segment(text, 0)] if text else []
         segments: list[Segment] = []
         done = 0

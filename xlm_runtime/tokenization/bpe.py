@@ -15,10 +15,13 @@ _SHORT = 24
 
 
 def parse_merges(text: str) -> dict[str, int]:
-    """`merges.txt` with two or three columns → rank of each pair, keyed "first second".
+    """Read `merges.txt`, of two or three columns.
 
     As Hugging Face reads it: what follows the last line break is dropped, further columns are ignored, a line's rank
     is its number, and of equal pairs the last counts.
+
+    Returns:
+        The rank of each pair, keyed "first second".
     """
     keys = _LINE_START.findall(text)[:-1]
     odd = [number for number, key in enumerate(keys) if not key] if "" in keys else []
@@ -30,7 +33,12 @@ def parse_merges(text: str) -> dict[str, int]:
 
 
 def merge_symbols(word: str, ranks: Mapping[str, int]) -> list[str]:
-    """Split a word, not empty, into its subwords; the last carries `</w>`. n log n in the word's length."""
+    """Split a word into its subwords; the last carries `</w>`. n log n in the word's length.
+
+    Args:
+        word: not empty.
+        ranks: rank of each pair, keyed "first second", as `parse_merges` gives them.
+    """
     symbols = list(word)
     symbols[-1] += END_OF_WORD
     symbols = _merge_short(symbols, ranks) if len(symbols) <= _SHORT else _merge_long(symbols, ranks)

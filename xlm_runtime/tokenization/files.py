@@ -1,18 +1,16 @@
-"""A tokenizer's folder in Hugging Face's format: reading and writing it."""
+"""A tokenizer's folder in Hugging Face's format: reading it to plain data, and writing it from plain data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added_token, read_json
-
-if TYPE_CHECKING:
-    from xlm_runtime.tokenization.tokenizer import XLMTokenizer
+from xlm_runtime.tokenization.bpe import parse_merges
+from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added_token, token_text
 
 VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
 SPECIAL_MAP, ADDED, TABLES = "special_tokens_map.json", "added_tokens.json", "moses.json"
@@ -27,15 +25,18 @@ _PLAIN_OPTIONS = (
 
 
 def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
-    """The constructor's arguments for a folder. Raises `BundleError` where its files are missing or contradictory.
+    """The tokenizer's options in a folder, by the names of its constructor's arguments.
 
     As in Hugging Face, `added_tokens_decoder` in the configuration goes before the older files
     `special_tokens_map.json` and `added_tokens.json`, which are then not read.
+
+    Raises:
+        BundleError: files are missing or contradictory.
     """
     path = Path(folder)
     if not path.is_dir():
         raise BundleError(f"'{path}' is not a folder. Expected one that holds {VOCAB} and {MERGES}.")
-    config = read_json(path / CONFIG)
+    config = _read_json(path / CONFIG)
     saved = config.get("added_tokens_decoder")
     added: dict[int, AddedToken] = {}
     special: dict[str, Any] = {name: config[name] for name in SPECIAL_NAMES if name in config}
@@ -44,7 +45,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         if saved is not None:
             added = {int(index): added_token(token) for index, token in saved.items()}
         else:
-            mapped = read_json(path / SPECIAL_MAP)
+            mapped = _read_json(path / SPECIAL_MAP)
             special |= {name: mapped[name] for name in SPECIAL_NAMES if name in mapped}
             extra = mapped.get("extra_special_tokens") or mapped.get("additional_special_tokens") or extra
         by_content = {token.content: token for token in added.values()}
@@ -53,8 +54,8 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     except (InputError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"'{path / CONFIG}' holds special tokens that cannot be read: {error}") from error
     if saved is None:
-        known = {_content(token) for token in [*named.values(), *(extra_tokens or [])] if token is not None}
-        for content, index in read_json(path / ADDED).items():
+        known = {token_text(token) for token in [*named.values(), *(extra_tokens or [])] if token is not None}
+        for content, index in _read_json(path / ADDED).items():
             is_special = content in known
             added[index] = AddedToken(content, normalized=not is_special, special=is_special)
     options: dict[str, Any] = {name: config[name] for name in _PLAIN_OPTIONS if config.get(name) is not None}
@@ -63,7 +64,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     options |= named
     if extra_tokens is not None:
         options["additional_special_tokens"] = extra_tokens
-    tables = read_json(path / TABLES)
+    tables = _read_json(path / TABLES)
     return options | {
         "vocab_file": path / VOCAB,
         "merges_file": path / MERGES,
@@ -85,50 +86,111 @@ def _special(value: object, known: Mapping[str, AddedToken]) -> AddedToken | str
     return known.get(token.content, token)
 
 
-def _content(token: AddedToken | str) -> str:
-    return token if isinstance(token, str) else token.content
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """`vocab.json`.
+
+    Raises:
+        BundleError: it is missing, or no token → id table.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
+    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
+        raise BundleError(f"'{path}' must map tokens to ids.")
+    return data
 
 
-def write_vocabulary(tokenizer: XLMTokenizer, folder: Path, prefix: str | None) -> tuple[Path, Path]:
+def read_merges(path: Path) -> dict[str, int]:
+    """`merges.txt`: the rank of each pair, keyed "first second".
+
+    Raises:
+        BundleError: it is missing, or not UTF-8.
+    """
+    try:
+        return parse_merges(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
+    except ValueError as error:
+        raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where the file is missing."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"'{path}' must hold a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def write_vocabulary(
+    folder: Path, encoder: Mapping[str, int], ranks: Mapping[str, int], prefix: str | None = None
+) -> tuple[Path, Path]:
+    """Write `vocab.json` and `merges.txt`, with `prefix` and a hyphen before their names.
+
+    Returns:
+        Their paths.
+    """
     start = f"{prefix}-" if prefix else ""
     vocab, merges = folder / (start + VOCAB), folder / (start + MERGES)
-    _write_json(vocab, tokenizer.vocabulary.encoder)
-    ranks = tokenizer.vocabulary.ranks
+    _write_json(vocab, encoder)
     merges.write_text(
         "".join([f"{pair}\n" for pair in sorted(ranks, key=ranks.__getitem__)]), encoding="utf-8", newline="\n"
     )
     return vocab, merges
 
 
-def write_folder(tokenizer: XLMTokenizer, folder: Path) -> tuple[Path, ...]:
+def write_folder(
+    folder: Path,
+    *,
+    encoder: Mapping[str, int],
+    ranks: Mapping[str, int],
+    options: Mapping[str, Any],
+    special: Mapping[str, str],
+    additional: Sequence[str],
+    added: Mapping[int, AddedToken],
+    tables: Mapping[str, Any] | None,
+) -> tuple[Path, ...]:
+    """Write a folder that `read_options` and Hugging Face read.
+
+    Args:
+        encoder: the base vocabulary, token → id.
+        ranks: rank of each byte-pair merge.
+        options: the configuration's plain entries.
+        special: the special tokens by name.
+        additional: the further special tokens.
+        added: id → added token.
+        tables: the contents of `moses.json`; None to write none.
+
+    Returns:
+        The paths of the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = tokenizer.vocabulary
     config: dict[str, Any] = {
         "tokenizer_class": "XLMTokenizer",
-        "do_lowercase_and_remove_accent": tokenizer.do_lowercase_and_remove_accent,
-        "lang2id": tokenizer.lang2id,
-        "id2lang": None if tokenizer.id2lang is None else {str(k): v for k, v in tokenizer.id2lang.items()},
-        "model_max_length": tokenizer.model_max_length,
-        "padding_side": tokenizer.padding_side,
-        "truncation_side": tokenizer.truncation_side,
-        "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
-        "additional_special_tokens": tokenizer.additional_special_tokens,
-        "added_tokens_decoder": {str(i): vocabulary.added[i].state() for i in sorted(vocabulary.added)},
-        **dict.fromkeys(SPECIAL_NAMES),
-        **tokenizer.special_tokens_map,
+        **{name: value for name, value in options.items() if value is not None},
+        "additional_special_tokens": list(additional),
+        "added_tokens_decoder": {str(index): added[index].state() for index in sorted(added)},
+        **special,
     }
-    special_map = {**tokenizer.special_tokens_map, "additional_special_tokens": tokenizer.additional_special_tokens}
     written = [folder / CONFIG, folder / SPECIAL_MAP]
-    _write_json(folder / CONFIG, {key: value for key, value in config.items() if value is not None})
-    _write_json(folder / SPECIAL_MAP, special_map)
-    beyond = {token: index for token, index in vocabulary.added_ids.items() if index >= len(vocabulary.encoder)}
+    _write_json(folder / CONFIG, config)
+    _write_json(folder / SPECIAL_MAP, {**special, "additional_special_tokens": list(additional)})
+    beyond = {token.content: index for index, token in added.items() if index >= len(encoder)}
     if beyond:
         _write_json(folder / ADDED, beyond)
         written.append(folder / ADDED)
-    if tokenizer.has_tables:
-        _write_json(folder / TABLES, tokenizer.moses_tables.data, indent=None)
+    if tables is not None:
+        _write_json(folder / TABLES, tables, indent=None)
         written.append(folder / TABLES)
-    return (*written, *write_vocabulary(tokenizer, folder, None))
+    return (*written, *write_vocabulary(folder, encoder, ranks))
 
 
 def _write_json(path: Path, data: object, indent: int | None = 2) -> None:

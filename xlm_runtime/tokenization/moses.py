@@ -19,10 +19,15 @@ class MosesTables:
     """What `moses.json` holds: character classes, non-breaking prefixes, and which languages they were taken for.
 
     Classes are flat lists `[first, last, first, last, ...]` of code points, both ends included.
+
+    Args:
+        data: the contents of `moses.json`.
+
+    Raises:
+        BundleError: they are not what that file should hold.
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        """Raises `BundleError` where `data` is not what `moses.json` should hold."""
         if data.get("format_version") != TABLES_FORMAT:
             raise BundleError(
                 f"moses.json has format version {data.get('format_version')!r}; this release reads {TABLES_FORMAT}. "
@@ -42,10 +47,15 @@ class MosesTables:
 
     @property
     def languages(self) -> list[str]:
+        """Those that the tables were taken for."""
         return sorted(self._languages)
 
     def tokenizer(self, lang: str) -> MosesTokenizer:
-        """Raises `InputError` where the tables hold nothing for `lang`."""
+        """The word tokeniser of a language.
+
+        Raises:
+            InputError: the tables hold nothing for it.
+        """
         if lang not in self._languages and not self._every_language:
             raise InputError(
                 f"moses.json holds no tables for language '{lang}', only for: {', '.join(self.languages)}. "
@@ -66,7 +76,18 @@ class MosesTables:
 
 
 class MosesTokenizer:
-    """Splits normalised text into words. Boundaries are only ever added, apart from the marker of a run of dots."""
+    """Splits normalised text into words. Boundaries are only ever added, apart from the marker of a run of dots.
+
+    Args:
+        kept: the letters and digits that are not set apart, as the inside of a regular expression's class; so are the
+            next four.
+        alpha: letters.
+        extra_alpha: letters of this language alone.
+        lower: small letters.
+        number: digits.
+        prefixes: words that keep their period.
+        numeric_prefixes: words that keep it before a number.
+    """
 
     def __init__(
         self,
@@ -118,6 +139,7 @@ class MosesTokenizer:
         return letters and "MULTI" not in text
 
     def words(self, text: str) -> list[str]:
+        """The words of a text that was normalised before."""
         if "  " in text or not text.isprintable():
             text = _ASCII_JUNK.sub("", _WHITE_SPACE.sub(" ", text))
         text = text.strip()

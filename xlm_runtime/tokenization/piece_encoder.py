@@ -21,16 +21,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TypeVar
 
-from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.rotating_cache import RotatingCache
 from xlm_runtime.tokenization.words import WordPipeline
 
 T = TypeVar("T")
 Ids = tuple[int, ...]
-# a word's ids, and how many of its characters each token covers
-WordLayout = tuple[Ids, list[int]]
-# each token's span relative to the piece, and its word's number within the piece
-Layout = tuple[Ids, tuple[tuple[int, int], ...], tuple[int, ...]]
 
 GLUED, APOSTROPHE = 1, 2
 # what follows a piece: a word of the classes 0, 1, 2 of MosesTokenizer.next_class, nothing, or only spaces
@@ -62,23 +57,23 @@ Entry = Ids | Contextual
 
 
 class PieceEncoder:
-    """Ids, and on request spans and word numbers, of texts in one language that Moses splits."""
+    """Ids of texts in one language that Moses splits.
+
+    Args:
+        pipeline: makes the words of a piece.
+        word_ids: maps a word to its tokens' ids.
+        cache_entries: pieces that are remembered, see `RotatingCache`.
+        cache_key_length: characters of the longest piece that is remembered.
+    """
 
     def __init__(
-        self,
-        pipeline: WordPipeline,
-        word_ids: Callable[[str], Ids],
-        word_layout: Callable[[str], WordLayout],
-        cache_entries: int,
-        cache_key_length: int,
+        self, pipeline: WordPipeline, word_ids: Callable[[str], Ids], cache_entries: int, cache_key_length: int
     ) -> None:
-        """`word_ids` maps a word to its tokens' ids; `word_layout` also says how many of its characters each covers."""
         if pipeline.moses is None:
             raise ValueError(f"language '{pipeline.lang}' is not split by Moses")
         self._pipeline = pipeline
         self._moses = pipeline.moses
         self._word_ids = word_ids
-        self._word_layout = word_layout
         alone = _HAN if self._moses.keeps_hangul else _HAN + _HANGUL
         self._alone = re.compile(f"[{alone}]")
         self._alone_split = re.compile(f"[{alone}]|[^{alone}]+")
@@ -86,11 +81,11 @@ class PieceEncoder:
         self._between: RotatingCache[str, Ids] = RotatingCache(
             lambda piece: self._run(piece, 0), cache_entries // 4, cache_key_length
         )
-        self._layouts: RotatingCache[tuple[str, int], Layout] = RotatingCache(self._build_layout, cache_entries // 4, 0)
         self._key_length = cache_key_length
         self._classes: dict[str, int] = {}
 
     def ids(self, text: str) -> list[int]:
+        """The ids of a text."""
         atoms: list[str] = text.split(" ")
         beside: list[bool] | None = None
         if not text.isascii() and self._alone.search(text):
@@ -100,7 +95,7 @@ class PieceEncoder:
         special = [i for i, entry in enumerate(entries) if entry.__class__ is not tuple]
         if not special:
             return list(chain.from_iterable(entries))  # type: ignore[arg-type]
-        lead = _first_piece(atoms)
+        lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         result: list[int] = []
         done = 0
         for i in special:
@@ -114,29 +109,12 @@ class PieceEncoder:
         result.extend(chain.from_iterable(entries[done:]))  # type: ignore[arg-type]
         return result
 
-    def layout(self, text: str) -> tuple[list[int], list[tuple[int, int]], list[int]]:
-        """Ids, spans (code points) and word numbers (from 0), one of each for each token."""
-        ids: list[int] = []
-        spans: list[tuple[int, int]] = []
-        numbers: list[int] = []
-        words = 0
-        for start, piece, context in self._contexts(text):
-            key = piece, context
-            short = len(piece) <= self._key_length
-            piece_ids, piece_spans, piece_words = self._layouts[key] if short else self._build_layout(key)
-            ids += piece_ids
-            spans += [(a + start, b + start) for a, b in piece_spans]
-            numbers += [word + words for word in piece_words]
-            if piece_words:
-                words = numbers[-1] + 1
-        return ids, spans, numbers
-
     def cache_sizes(self) -> dict[str, int]:
         """How many entries each cache holds."""
-        return {"pieces": self._entries.size(), "characters": self._between.size(), "layouts": self._layouts.size()}
+        return {"pieces": self._entries.size(), "characters": self._between.size()}
 
-    def _contexts(self, text: str) -> Iterator[tuple[int, str, int]]:
-        """(start, piece, context) of every piece of a text, glued ones as one."""
+    def contexts(self, text: str) -> Iterator[tuple[int, str, int]]:
+        """(start, piece, context) of every piece of a text, glued ones as one; see `neighbours` for contexts."""
         atoms: list[str] = text.split(" ")
         beside: list[bool] | None = None
         if self._alone.search(text):
@@ -148,7 +126,7 @@ class PieceEncoder:
             starts.append(at)
             at += len(atom)
         entries = list(map(self._entries.__getitem__, atoms))
-        lead = _first_piece(atoms)
+        lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         done = 0
         special = [i for i, entry in enumerate(entries) if isinstance(entry, Contextual)]
         for i in [*special, len(atoms)]:
@@ -291,13 +269,14 @@ class PieceEncoder:
         return ids
 
     def _run(self, piece: str, context: int) -> Ids:
-        before, after = "" if context >= 5 else "x ", _RIGHT[context % 5]
+        before, after = neighbours(context)
         if piece[-1] == ".":
             word = self._pipeline.simple_word(piece[:-1])
             if word is not None:
                 kept = self._moses.keeps_period(word, after.strip())
                 return self._ids_of([word + "."] if kept else [word, "."])
-        return self._ids_of(_inner(self._pipeline.raw_words(before + piece + after), before, after))
+        words = self._pipeline.raw_words(before + piece + after)
+        return self._ids_of(without_neighbours(words, before, after))
 
     def _ids_of(self, raw_words: list[str]) -> Ids:
         words = self._pipeline.fold(raw_words)
@@ -305,42 +284,15 @@ class PieceEncoder:
             return self._word_ids(words[0])
         return tuple(chain.from_iterable(map(self._word_ids, words)))
 
-    def _build_layout(self, key: tuple[str, int]) -> Layout:
-        piece, context = key
-        before, after = "" if context >= 5 else "x ", _RIGHT[context % 5]
-        source = AlignedText.identity(before + piece + after, -len(before))
-        words = _inner(self._pipeline.aligned_words(source), before, after)
-        ids, spans, numbers = layout_words(words, self._word_layout)
-        return tuple(ids), tuple(spans), tuple(numbers)
+
+def neighbours(context: int) -> tuple[str, str]:
+    """What stands before and after a piece in a context, as neutral words."""
+    return "" if context >= 5 else "x ", _RIGHT[context % 5]
 
 
-def layout_words(
-    words: list[AlignedText], word_layout: Callable[[str], WordLayout]
-) -> tuple[list[int], list[tuple[int, int]], list[int]]:
-    """Ids, spans and word numbers of a list of words."""
-    ids: list[int] = []
-    spans: list[tuple[int, int]] = []
-    numbers: list[int] = []
-    for number, word in enumerate(words):
-        start = 0
-        word_ids, lengths = word_layout(word.text)
-        ids += word_ids
-        for length in lengths:
-            stop = start + length
-            at = min(start, len(word.text) - 1)
-            spans.append((word.begin[at], word.end[stop - 1] if length else word.begin[at]))
-            numbers.append(number)
-            start = stop
-    return ids, spans, numbers
-
-
-def _inner(words: list[T], before: str, after: str) -> list[T]:
-    """Without the neutral words around a piece."""
+def without_neighbours(words: list[T], before: str, after: str) -> list[T]:
+    """The words of a piece that was split between `before` and `after`."""
     return words[1 if before else 0 : len(words) - 1 if after.strip() else len(words)]
-
-
-def _first_piece(atoms: list[str]) -> int:
-    return next((i for i, atom in enumerate(atoms) if atom), len(atoms))
 
 
 def _vanishes(char: str) -> bool:

@@ -13,8 +13,13 @@ class RotatingCache(dict[K, V], Generic[K, V]):
     """`cache[key]` makes missing values with `make`.
 
     At most `entries` values are held in a young and as many in an old generation: when the young one is full it
-    becomes the old one, whose values return to the young when asked for. Keys longer than `key_length` (0 for no
-    limit) are made each time. Threads may share it: at worst two of them make the same value.
+    becomes the old one, whose values return to the young when asked for. Threads may share it: at worst two of them
+    make the same value.
+
+    Args:
+        make: makes the value of a key.
+        entries: most values of one generation.
+        key_length: longest key that is remembered, longer ones are made each time; 0 for no limit.
     """
 
     def __init__(self, make: Callable[[K], V], entries: int, key_length: int = 0) -> None:

@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from xlm_runtime.tokenization.encoding import Options, Row, Tokens, pad, padded_length, windows
+from xlm_runtime.tokenization.inputs import Sample, encode_sample
+from xlm_runtime.tokenization.options import Padding, Truncation
+from xlm_runtime.tokenization.text_encoder import TextEncoder
+from xlm_runtime.tokenization.token_row import TokenRow, surround
+from xlm_runtime.tokenization.windows import Window, windows
 
-if TYPE_CHECKING:
-    from xlm_runtime.tokenization.base import TokenizerBase
 
+class Rows:
+    """What a `BatchEncoding` asks about its rows. Words are only looked for when asked: they cost a second pass.
 
-class Batch:
-    """What a `BatchEncoding` asks about its rows. Words are only looked for when asked: they cost a second pass."""
+    Args:
+        samples: the texts and pairs, each with its language.
+        special: whether special tokens come around them.
+        return_offsets: whether spans will be asked for.
+    """
 
     def __init__(
         self,
-        tokenizer: TokenizerBase,
-        options: Options,
+        encoder: TextEncoder,
+        samples: Sequence[Sample],
+        padding: Padding,
+        truncation: Truncation,
+        *,
         special: bool,
-        layout: bool,
-        encode: Callable[[int, bool], tuple[Tokens, Tokens | None]],
-        samples: int,
+        return_offsets: bool,
     ) -> None:
-        """`encode(sample, layout)` tokenises a sample's first and second sequence, with spans and words or without."""
-        self._tokenizer = tokenizer
-        self._side = options.padding_side
+        self._encoder = encoder
+        self._vocabulary = vocabulary = encoder.vocabulary
+        self._samples = samples
+        self._side = padding.side
         self._special = special
-        self._encode = encode
-        self._layouts: dict[int, tuple[Tokens, Tokens | None]] = {}
-        self._rows: list[Row] = []
+        self._with_offsets: dict[int, tuple[TokenRow, TokenRow | None]] = {}
+        # each row's sample, and the window of it
+        self._rows: list[tuple[int, Window]] = []
         self._unpadded: list[list[int]] = []
-        for sample in range(samples):
-            first, second = encode(sample, layout)
-            if layout:
-                self._layouts[sample] = first, second
-            if second is None and options.truncation == "do_not_truncate":
-                self._rows.append(Row(sample, (0, len(first.ids)), None))
+        for sample, given in enumerate(samples):
+            first, second = encode_sample(encoder, given, return_offsets)
+            if return_offsets:
+                self._with_offsets[sample] = first, second
+            if second is None and truncation.strategy == "do_not_truncate":
+                self._rows.append((sample, Window((0, len(first.ids)), None)))
                 self._unpadded.append(self._with_special(first.ids, None))
                 continue
-            added = tokenizer.num_special_tokens_to_add(second is not None) if special else 0
+            added = vocabulary.num_special_tokens_to_add(second is not None) if special else 0
             length = None if second is None else len(second.ids)
-            for row in windows(sample, len(first.ids), length, added, options):
-                a = first.ids[slice(*row.first)]
-                b = None if second is None or row.second is None else second.ids[slice(*row.second)]
-                self._rows.append(row)
+            for window in windows(len(first.ids), length, added, truncation):
+                a = first.ids[slice(*window.first)]
+                b = None if second is None or window.second is None else second.ids[slice(*window.second)]
+                self._rows.append((sample, window))
                 self._unpadded.append(self._with_special(a, b))
-        self._length = padded_length([len(ids) for ids in self._unpadded], options)
-        self._overflow = options.overflow
-        self.input_ids = (
-            self._unpadded if self._length is None else self._padded(self._unpadded, tokenizer.pad_token_id)
-        )
+        self._length = padded_length([len(ids) for ids in self._unpadded], padding)
+        self._overflow = truncation.overflow
+        self.input_ids = self._unpadded
+        if self._length is not None:
+            self.input_ids = self._padded(self._unpadded, vocabulary.special_id("pad_token"))
 
     def _with_special(self, first: list[int], second: list[int] | None) -> list[int]:
         if self._special:
-            return self._tokenizer.build_inputs_with_special_tokens(first, second)
+            return self._vocabulary.build_inputs_with_special_tokens(first, second)
         return first if second is None else first + second
 
     def _padded(self, rows: list[list[Any]], value: object) -> list[list[Any]]:
@@ -72,56 +81,88 @@ class Batch:
         """The encoding's columns by name, one entry a row."""
         data: dict[str, list[Any]] = {"input_ids": self.input_ids}
         if token_type_ids:
-            data["token_type_ids"] = self._padded([self._types(row) for row in self._rows], 0)
+            data["token_type_ids"] = self._padded([self._types(window) for _, window in self._rows], 0)
         if attention_mask:
             data["attention_mask"] = self._padded([[1] * len(ids) for ids in self._unpadded], 0)
         if special_tokens_mask:
             count = range(len(self._rows))
             data["special_tokens_mask"] = [[int(n is None) for n in self.sequence_ids(i)] for i in count]
         if offset_mapping:
-            data["offset_mapping"] = self._padded([self._spans(row) for row in self._rows], (0, 0))
+            data["offset_mapping"] = self._padded([self._spans(*row) for row in self._rows], (0, 0))
         if length:
             data["length"] = [len(ids) for ids in self._unpadded]
         if self._overflow:
-            data["overflow_to_sample_mapping"] = [row.sample for row in self._rows]
+            data["overflow_to_sample_mapping"] = [sample for sample, _ in self._rows]
         return data
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def tokens(self, index: int) -> list[str]:
-        return self._tokenizer.vocabulary.tokens(self.input_ids[index])
+        """A row's tokens as strings."""
+        return self._vocabulary.tokens(self.input_ids[index])
 
     def sequence_ids(self, index: int) -> list[int | None]:
-        row = self._spread(self._rows[index], lambda which, part: [which] * (part[1] - part[0]))
+        """0 for the first sequence's tokens, 1 for the second's, None for added special tokens and padding."""
+        _, window = self._rows[index]
+        first, second = _lengths(window)
+        row = self._spread(None, [0] * first, None if second is None else [1] * second)
         return pad(row, self._length, None, self._side)
 
     def word_ids(self, index: int) -> list[int | None]:
-        row = self._rows[index]
-        words = [tokens.words or [] if tokens else [] for tokens in self._layout(row.sample)]
-        return pad(self._spread(row, lambda which, part: words[which][slice(*part)]), self._length, None, self._side)
+        """The number of each token's word in its sequence, None for added special tokens and padding."""
+        first, second = self._parts(*self._rows[index])
+        row = self._spread(None, first.words or [], None if second is None else second.words or [])
+        return pad(row, self._length, None, self._side)
 
-    def _layout(self, sample: int) -> tuple[Tokens, Tokens | None]:
-        known = self._layouts.get(sample)
+    def _spans(self, sample: int, window: Window) -> list[tuple[int, int]]:
+        first, second = self._parts(sample, window)
+        return self._spread((0, 0), first.spans or [], None if second is None else second.spans or [])
+
+    def _parts(self, sample: int, window: Window) -> tuple[TokenRow, TokenRow | None]:
+        """A window's tokens with spans and words."""
+        known = self._with_offsets.get(sample)
         if known is None:
-            known = self._layouts[sample] = self._encode(sample, True)
-        return known
+            known = self._with_offsets[sample] = encode_sample(self._encoder, self._samples[sample], True)
+        first, second = known
+        return first.cut(window.first), None if second is None or window.second is None else second.cut(window.second)
 
-    def _spans(self, row: Row) -> list[tuple[int, int]]:
-        spans = [tokens.spans or [] if tokens else [] for tokens in self._layout(row.sample)]
-        spread = self._spread(row, lambda which, part: spans[which][slice(*part)])
-        return [(0, 0) if span is None else span for span in spread]
-
-    def _types(self, row: Row) -> list[int]:
+    def _types(self, window: Window) -> list[int]:
         """0 for the first sequence and the tokens around it, 1 for the second; all 0 without special tokens."""
-        first = row.first[1] - row.first[0]
-        second = 0 if row.second is None else row.second[1] - row.second[0]
+        first, second = _lengths(window)
         if not self._special:
-            return [0] * (first + second)
-        return [0] * (first + 2) + ([] if row.second is None else [1] * (second + 1))
+            return [0] * (first + (second or 0))
+        return token_types(first, second)
 
-    def _spread(self, row: Row, part: Callable[[int, tuple[int, int]], list[Any]]) -> list[Any]:
-        """A row's parts, with None for the special tokens around them."""
-        edge = [None] if self._special else []
-        spread = [*edge, *part(0, row.first), *edge]
-        return spread if row.second is None else [*spread, *part(1, row.second), *edge]
+    def _spread(self, edge: object, first: list[Any], second: list[Any] | None) -> list[Any]:
+        if self._special:
+            return surround(edge, first, second)
+        return first if second is None else first + second
+
+
+def token_types(first: int, second: int | None) -> list[int]:
+    """0 for `<s> A </s>`, 1 for `B </s>`, for sequences of so many tokens. In XLM these index the word embeddings."""
+    return [0] * (first + 2) + ([] if second is None else [1] * (second + 1))
+
+
+def _lengths(window: Window) -> tuple[int, int | None]:
+    first = window.first[1] - window.first[0]
+    return first, None if window.second is None else window.second[1] - window.second[0]
+
+
+def padded_length(lengths: Sequence[int], options: Padding) -> int | None:
+    """The common length of a batch's rows; None where they stay as they are."""
+    if options.strategy == "do_not_pad" or not lengths:
+        return None
+    target = max(lengths) if options.strategy == "longest" else options.max_length
+    if target is None or not options.multiple_of:
+        return target
+    return -(-target // options.multiple_of) * options.multiple_of
+
+
+def pad(row: list[Any], length: int | None, value: object, side: str) -> list[Any]:
+    """A row filled up to `length`; longer rows stay as they are."""
+    if length is None or len(row) >= length:
+        return row
+    filling = [value] * (length - len(row))
+    return filling + row if side == "left" else row + filling

@@ -21,7 +21,10 @@ def read_tables(langs: Iterable[str] | None = None) -> dict[str, Any]:
     """The contents of `moses.json` for `langs`; without them, for every language that sacremoses knows.
 
     English is always included: it is what a call without `lang` uses, and what Moses falls back to for languages
-    without prefixes of their own. Raises `MissingExtraError` where sacremoses is not installed.
+    without prefixes of their own.
+
+    Raises:
+        MissingExtraError: sacremoses is not installed.
     """
     try:
         sacremoses = importlib.import_module("sacremoses")

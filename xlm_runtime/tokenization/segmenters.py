@@ -17,9 +17,14 @@ Segmenter = Callable[[str], list[str]]
 
 
 def load_segmenter(lang: str, ja_model: str | None = None) -> Segmenter:
-    """The segmenter of `zh` (rjieba), `th` (pythainlp) or `ja` (KyTea, with the model file `ja_model`).
+    """The segmenter of `zh` (rjieba), `th` (pythainlp) or `ja` (KyTea).
 
-    Raises `MissingExtraError` where its package is not installed, `InputError` where KyTea's model file is missing.
+    Args:
+        ja_model: the path of KyTea's model file; by default where its own installation puts it.
+
+    Raises:
+        MissingExtraError: the segmenter's package is not installed.
+        InputError: KyTea's model file is missing.
     """
     if lang == "zh":
         jieba = _load("rjieba", "zh", "Chinese")

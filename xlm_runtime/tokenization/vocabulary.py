@@ -1,15 +1,12 @@
-"""Vocabulary files, special and added tokens: from tokens to ids and back."""
+"""From tokens to ids and back: the base vocabulary, added tokens, and special ones by name and around sequences."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.tokenization.bpe import parse_merges
+from xlm_runtime.errors import InputError
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -43,7 +40,14 @@ class AddedToken:
 
 
 def added_token(value: object, special: bool | None = None) -> AddedToken:
-    """An `AddedToken` from a string, a saved dictionary or an `AddedToken`. Raises `InputError` for anything else."""
+    """Reads a token from a string, a saved dictionary or an `AddedToken`.
+
+    Args:
+        special: whether the token is special, in place of what `value` says.
+
+    Raises:
+        InputError: anything else was given.
+    """
     if isinstance(value, AddedToken):
         token = value
     elif isinstance(value, str):
@@ -56,40 +60,46 @@ def added_token(value: object, special: bool | None = None) -> AddedToken:
     return token if special is None else replace(token, special=special)
 
 
+def token_text(token: AddedToken | str) -> str:
+    """What a token looks like in a text."""
+    return token if isinstance(token, str) else token.content
+
+
 class Vocabulary:
-    """Token ↔ id. Added tokens shadow the base vocabulary, as Hugging Face has it."""
+    """Token ↔ id, and the special tokens by their names. Added tokens shadow the base vocabulary, as Hugging Face has
+    it.
+
+    Args:
+        encoder: the base vocabulary, token → id.
+        ranks: rank of each byte-pair merge, keyed "first second".
+        named: names of `SPECIAL_NAMES` → tokens; None for those that the tokenizer lacks.
+        extra: the additional special tokens.
+        added: the tokens that a saved configuration has ids for.
+        lowercase: store added tokens that are normalised in small letters.
+    """
 
     def __init__(
         self,
         encoder: dict[str, int],
-        ranks: dict[str, int],
+        ranks: Mapping[str, int],
         named: Mapping[str, AddedToken | str | None],
         extra: Sequence[AddedToken | str],
         added: Mapping[int, AddedToken],
         lowercase: bool,
     ) -> None:
-        """`named` maps names of `SPECIAL_NAMES` to tokens, `extra` are the additional special ones, `added` those
-        a saved configuration has ids for."""
         self.encoder = encoder
         self.ranks = ranks
-        self._lowercase = lowercase
-        self._decoder: dict[int, str] | None = None
-        self.named = {name: named[name] for name in SPECIAL_NAMES if named.get(name) is not None}
-        self.extra: list[AddedToken | str] = list(extra)
+        self.named = {name: token_text(token) for name in SPECIAL_NAMES if (token := named.get(name)) is not None}
+        self.extra = [token_text(token) for token in extra]
         self.added = dict(added)
         self.added_ids = {token.content: index for index, token in added.items()}
+        self._lowercase = lowercase
+        self._decoder: dict[int, str] | None = None
+        # whether an added token has another id than the base vocabulary gives it
         self._shadowed = True
-        self.add([token for token in self.special_tokens if token not in self.added_ids], special=True)
-
-    @property
-    def special_tokens(self) -> list[str]:
-        """Named ones first, then the additional ones, each once."""
-        tokens = [*self.named.values(), *self.extra]
-        return list(dict.fromkeys(_content(token) for token in tokens if token is not None))
-
-    def name(self, attribute: str) -> str | None:
-        token = self.named.get(attribute)
-        return None if token is None else _content(token)
+        # ids of bos_token and sep_token, which every sequence needs
+        self._edges: tuple[int | None, int | None] = None, None
+        self.add([token for token in self.all_special_tokens if token not in self.added_ids], special=True)
 
     def __len__(self) -> int:
         return len(self.encoder) + sum(token not in self.encoder for token in self.added_ids)
@@ -98,13 +108,21 @@ class Vocabulary:
         return token in self.encoder or token in self.added_ids
 
     def all(self) -> dict[str, int]:
+        """Base vocabulary and added tokens."""
         return {**self.encoder, **self.added_ids}
 
     def add(self, tokens: Iterable[AddedToken | str], special: bool) -> int:
-        """Returns how many tokens were new. Raises `InputError` for what is no token."""
+        """Add tokens that texts are split at.
+
+        Returns:
+            How many of them were new.
+
+        Raises:
+            InputError: something that is no token.
+        """
         count = 0
         following = len(self)
-        specials = set(self.special_tokens)
+        specials = set(self.all_special_tokens)
         for given in tokens:
             if isinstance(given, str):
                 if not given or given in self.added_ids:
@@ -122,28 +140,28 @@ class Vocabulary:
                 index = following + count
                 count += 1
             if token.special and token.content not in specials:
-                self.extra.append(token)
+                self.extra.append(token.content)
                 specials.add(token.content)
             self.added[index] = token
             self.added_ids[token.content] = index
-        # whether an added token has another id than the base vocabulary gives it
         self._shadowed = any(self.encoder.get(token) != index for token, index in self.added_ids.items())
+        self._edges = self.special_id("bos_token"), self.special_id("sep_token")
         return count
 
-    @property
-    def unk_id(self) -> int | None:
-        unk = self.name("unk_token")
-        if unk is None:
-            return None
-        return self.encoder.get(unk, self.added_ids.get(unk))
+    # -- ids --------------------------------------------------------------------------------------------------------
 
     def id(self, token: str) -> int:
-        """Raises `InputError` for an unknown token where there is no `unk_token`."""
+        """A token's id, or that of `unk_token`.
+
+        Raises:
+            InputError: an unknown token where there is no `unk_token`.
+        """
         index = self.added_ids.get(token)
         if index is None:
             index = self.encoder.get(token)
         if index is None:
-            index = self.unk_id
+            unk = self.named.get("unk_token")
+            index = None if unk is None else self.encoder.get(unk, self.added_ids.get(unk))
         if index is None:
             raise InputError(f"Token {token!r} is not in the vocabulary, which has no unk_token either.")
         return index
@@ -163,47 +181,44 @@ class Vocabulary:
             return known.content
         if self._decoder is None:
             self._decoder = {value: key for key, value in self.encoder.items()}
-        return self._decoder.get(index, self.name("unk_token") or "")
+        return self._decoder.get(index, self.named.get("unk_token", ""))
 
     def tokens(self, indices: Iterable[int]) -> list[str]:
+        """`token` of each."""
         return [self.token(index) for index in indices]
 
+    # -- special tokens ---------------------------------------------------------------------------------------------
 
-def _content(token: AddedToken | str) -> str:
-    return token if isinstance(token, str) else token.content
+    def special_id(self, name: str) -> int | None:
+        """The id of a special token by its name, such as "pad_token"; None where the tokenizer has none."""
+        token = self.named.get(name)
+        return None if token is None else self.id(token)
 
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Named ones first, then the additional ones, each once."""
+        return list(dict.fromkeys([*self.named.values(), *self.extra]))
 
-def read_vocabulary(path: Path) -> dict[str, int]:
-    """`vocab.json`. Raises `BundleError` where it is missing or is not a token → id table."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
-        raise BundleError(f"'{path}' must map tokens to ids.")
-    return data
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The id of each of `all_special_tokens`."""
+        return [self.id(token) for token in self.all_special_tokens]
 
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """`<s> A </s>` or `<s> A </s> B </s>`.
 
-def read_merges(path: Path) -> dict[str, int]:
-    """`merges.txt`. Raises `BundleError` where it is missing or not UTF-8."""
-    try:
-        return parse_merges(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
-    except ValueError as error:
-        raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
+        Raises:
+            InputError: there is no bos_token or sep_token.
+        """
+        bos, sep = self._edges
+        if bos is None or sep is None:
+            raise InputError("Special tokens need a bos_token and a sep_token; use add_special_tokens=False.")
+        if token_ids_1 is None:
+            return [bos, *token_ids_0, sep]
+        return [bos, *token_ids_0, sep, *token_ids_1, sep]
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where the file is missing. Raises `BundleError` where it holds anything else."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"'{path}' must hold a JSON object, got {type(data).__name__}.")
-    return data
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens come to a text, or to a pair."""
+        return 3 if pair else 2

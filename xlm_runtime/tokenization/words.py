@@ -15,6 +15,11 @@ class WordPipeline:
     """Normalisation, Moses or a segmenter, lower-casing: the exact, uncached path.
 
     `words` and `aligned_words` give the same words; the second also says where each character came from.
+
+    Args:
+        tables: the Moses tables; None for languages that have a segmenter.
+        lowercase: lower-case words and take their accents.
+        ja_model: the path of KyTea's model file.
     """
 
     def __init__(self, lang: str, tables: MosesTables | None, lowercase: bool, ja_model: str | None = None) -> None:
@@ -29,7 +34,11 @@ class WordPipeline:
             self.moses = tables.tokenizer(lang)
 
     def words(self, text: str) -> list[str]:
-        """Words ready for byte-pair merges, none empty. Raises `InputError` for a text no segmenter can read."""
+        """Words ready for byte-pair merges, none empty.
+
+        Raises:
+            InputError: a text that the segmenter cannot read.
+        """
         return self.fold(self._split(text))
 
     def fold(self, words: list[str]) -> list[str]:
@@ -48,6 +57,7 @@ class WordPipeline:
         return romanian(piece) if self.lang == "ro" else piece
 
     def aligned_words(self, source: AlignedText) -> list[AlignedText]:
+        """The same words, with where each character came from."""
         words = self._split_aligned(source)
         if not self._lowercase:
             return [word for word in words if word.text]

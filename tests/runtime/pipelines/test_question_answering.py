@@ -135,10 +135,9 @@ def test_batches_are_a_stream_in_order(qa: Any) -> None:
 
 def test_a_context_is_tokenised_once(qa: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
-    encode = qa.model.tokenizer.encode_layout
-    monkeypatch.setattr(
-        qa.model.tokenizer, "encode_layout", lambda text, lang: texts.append(text) or encode(text, lang)
-    )
+    encoder = qa.model.tokenizer.encoder
+    encode = encoder.ids_and_offsets
+    monkeypatch.setattr(encoder, "ids_and_offsets", lambda text, lang: texts.append(text) or encode(text, lang))
     context = f"{LONG} A context that no other test has."
     qa([f"Who is {i}?" for i in range(20)], context=context)
     assert texts == [context]

@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.encoding import Options, windows
+from xlm_runtime.tokenization.options import Truncation
+from xlm_runtime.tokenization.windows import windows
 
-OPTIONS = Options("do_not_pad", "only_second", 16, 3, None, "right", "right", True)
+OVERFLOW = Truncation("only_second", 16, "right", 3, overflow=True)
 
 
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(0, 3), st.sampled_from(["left", "right"]))
 def test_windows_cover_the_sequence_and_share_the_stride(length: int, room: int, stride: int, side: str) -> None:
     stride = min(stride, room - 1)
-    options = OPTIONS._replace(stride=stride, max_length=5 + room + 3, truncation_side=side)
-    rows = windows(4, 5, length, 3, options)
-    ranges = [row.second for row in rows if row.second is not None]
-    assert all(row.sample == 4 and row.first == (0, 5) for row in rows)
+    options = OVERFLOW._replace(stride=stride, max_length=5 + room + 3, side=side)
+    made = windows(5, length, 3, options)
+    ranges = [window.second for window in made if window.second is not None]
+    assert all(window.first == (0, 5) for window in made)
     assert all(stop - start <= room for start, stop in ranges)
     ordered = sorted(ranges)
     assert (ordered[0][0], ordered[-1][1]) == (0, length)

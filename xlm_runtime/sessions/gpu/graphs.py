@@ -63,8 +63,7 @@ class GraphPool:
             return self._device.capture(execution.enqueue)
         except EngineError as error:
             raise EngineError(
-                f"'{self._executor.name}' cannot be captured in a CUDA graph: {error} Open it with "
-                "cuda_graphs=False."
+                f"'{self._executor.name}' cannot be captured in a CUDA graph: {error} Open it with cuda_graphs=False."
             ) from error
 
     def _release(self, entry: _Entry) -> None:

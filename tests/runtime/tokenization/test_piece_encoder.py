@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from tests.runtime.tokenization.conftest import all_tables
 from tests.runtime.tokenization.strategies import texts
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.moses import MosesTables
+from xlm_runtime.tokenization.offset_encoder import OffsetEncoder
 from xlm_runtime.tokenization.piece_encoder import PieceEncoder
 from xlm_runtime.tokenization.words import WordPipeline
 
@@ -33,27 +35,37 @@ class Words:
             self.words.append(word)
         return (self._ids[word],)
 
-    def layout(self, word: str) -> tuple[tuple[int, ...], list[int]]:
+    def pieces(self, word: str) -> tuple[tuple[int, ...], list[int]]:
         return self.ids(word), [len(word)]
 
 
+class Encoders(NamedTuple):
+    pipeline: WordPipeline
+    pieces: PieceEncoder
+    offsets: OffsetEncoder
+    registry: Words
+    moses: reference.Moses
+
+
 @cache
-def encoder(lang: str, lowercase: bool) -> tuple[WordPipeline, PieceEncoder, Words, reference.Moses]:
+def encoders(lang: str, lowercase: bool) -> Encoders:
     tables = all_tables()
     pipeline = WordPipeline(lang, MosesTables(tables), lowercase)
     words = Words()
     # a small cache, so that entries are dropped and made again
-    return pipeline, PieceEncoder(pipeline, words.ids, words.layout, 500, 24), words, reference.Moses(lang, tables)
+    pieces = PieceEncoder(pipeline, words.ids, 500, 24)
+    offsets = OffsetEncoder(pieces, pipeline, words.pieces, 125, 24)
+    return Encoders(pipeline, pieces, offsets, words, reference.Moses(lang, tables))
 
 
 def check(text: str, lang: str, lowercase: bool) -> None:
-    pipeline, pieces, registry, moses = encoder(lang, lowercase)
+    pipeline, pieces, offsets, registry, moses = encoders(lang, lowercase)
     expected = reference.words(text, moses, lowercase)
     assert pipeline.words(text) == expected
     assert [registry.words[i] for i in pieces.ids(text)] == expected
     aligned = pipeline.aligned_words(AlignedText.identity(text))
     assert [word.text for word in aligned] == expected
-    ids, spans, numbers = pieces.layout(text)
+    ids, spans, numbers = offsets.ids_and_offsets(text)
     assert [registry.words[i] for i in ids] == expected
     assert numbers == list(range(len(ids)))
     assert spans == sorted(spans)
@@ -112,8 +124,10 @@ def test_rules_that_look_over_a_space(text: str, lang: str) -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    _, pieces, _, _ = encoder("en", True)
+    _, pieces, offsets, _, _ = encoders("en", True)
     for number in range(3000):
-        pieces.ids(f"word{number} . 'x{number}. y")
-    held = pieces.cache_sizes()
-    assert held["pieces"] <= 2 * 500
+        text = f"word{number} . 'x{number}. y"
+        pieces.ids(text)
+        offsets.ids_and_offsets(text)
+    assert pieces.cache_sizes()["pieces"] <= 2 * 500
+    assert offsets.cache_size() <= 2 * 125
