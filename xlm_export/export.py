@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from xlm_export.bundle_writer import SECTIONS, write_bundle
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
 from xlm_export.onnx_graph.file import save
@@ -97,17 +95,18 @@ def export(
     model.metadata_props.update(
         {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": layout}
     )
-    with _written_whole(target) as folder:
+    with write_bundle(target) as folder:
         step("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
-        written = _write_bundle(folder, loaded, graph, tokenizer, Graph(
+        written = _write_rest(folder, loaded, graph, tokenizer, Graph(
             "model.onnx", precision, layout, opset, graph.inputs, graph.outputs
         ), cls_index)  # fmt: skip
         report = None
         if verify:
             report = verify_bundle(written, graph, tokenizer, progress)
-            written = write_contents(replace(written, verification=report.to_dict()))
+            written = replace(written, verification=report.to_dict())
+            written.write()
     written = replace(written, folder=target)
     if report is not None and report.failures:
         raise VerificationError(f"The bundle '{target}' is marked as failed.\n{report.table()}")
@@ -142,8 +141,9 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
     report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
-    others = {key: value for key, value in written.verification.items() if key in ("quantized", "optimized")}
-    write_contents(replace(written, verification=report.to_dict() | others))
+    now = Bundle.load(bundle, accept_failed=True)  # others may have written meanwhile
+    others = {key: value for key, value in now.verification.items() if key in SECTIONS}
+    replace(now, verification=report.to_dict() | others).write()
     return report
 
 
@@ -176,13 +176,7 @@ def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
     return tokenizer
 
 
-def write_contents(bundle: Bundle) -> Bundle:
-    """`Bundle.write`; returns the bundle."""
-    bundle.write()
-    return bundle
-
-
-def _write_bundle(
+def _write_rest(
     folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
 ) -> Bundle:
     """Everything beside the graph: configuration, tokenizer, Moses tables, table of contents."""
@@ -193,7 +187,7 @@ def _write_bundle(
     conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
     if "cls_index" in (spec.name for spec in graph.inputs):
         conventions["cls_index"] = cls_index
-    return write_contents(Bundle(
+    bundle = Bundle(
         folder=folder,
         task=graph.task.name,
         architecture=loaded.architecture,
@@ -204,7 +198,9 @@ def _write_bundle(
         conventions=conventions,
         verification={"status": "not run"},
         config=loaded.config,
-    ))  # fmt: skip
+    )
+    bundle.write()
+    return bundle
 
 
 def _check_options(precision: str, cls_index: str, target: Path, force: bool) -> None:
@@ -218,23 +214,3 @@ def _check_options(precision: str, cls_index: str, target: Path, force: bool) ->
         raise InputError(f"The folder '{target}' is already there; use --force (force=True) to replace it.")
     if target.exists() and any(target.iterdir()) and not (target / BUNDLE_FILE).is_file():
         raise InputError(f"The folder '{target}' holds no bundle and will not be replaced; give another one.")
-
-
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place at the end, and vanishes on any error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"xlm-export: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("xlm-export: interrupted, nothing was written", file=sys.stderr)
+        print("xlm-export: interrupted; the bundle is as it was before", file=sys.stderr)
         return 130
 
 

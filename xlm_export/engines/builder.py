@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import time
@@ -18,6 +17,7 @@ from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_re
 from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
 from xlm_export.onnx_graph.file import save
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle.atomic import drafts, write_bytes
 from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
@@ -90,7 +90,7 @@ def build_engine(
     words = _words(profile, profiles, optimization_level, name)
     stamp = _write(written, graph, toolkit, options.targets, chosen, plan, stem, words, report)
     if timing_cache is not None and cache is not None:
-        _write_whole(Path(timing_cache), cache)
+        write_bytes(Path(timing_cache), cache)
     return stamp, report
 
 
@@ -222,39 +222,27 @@ def _write(
     folder = bundle.folder / ENGINES_FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{stem}.plan"
-    temporary = folder / f".{path.name}.{os.getpid()}"
     try:
-        temporary.write_bytes(memoryview(plan))
-        stamp = EngineStamp(
-            flavor=toolkit.flavor,
-            version=toolkit.version,
-            targets=targets,
-            precision=graph.precision,
-            profiles=profiles,
-            graph=graph.file,
-            sources={name: bundle.files[name] for name in bundle.files_of(graph)},
-            plan=f"{ENGINES_FOLDER}/{path.name}",
-            plan_sha256=file_sha256(temporary),
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            options=words,
-        )
-        path.with_suffix(".json").unlink(missing_ok=True)
-        temporary.replace(path)
+        with drafts(path) as (draft,):
+            draft.write_bytes(memoryview(plan))
+            stamp = EngineStamp(
+                flavor=toolkit.flavor,
+                version=toolkit.version,
+                targets=targets,
+                precision=graph.precision,
+                profiles=profiles,
+                graph=graph.file,
+                sources={name: bundle.files[name] for name in bundle.files_of(graph)},
+                plan=f"{ENGINES_FOLDER}/{path.name}",
+                plan_sha256=file_sha256(draft),
+                inputs=graph.inputs,
+                outputs=graph.outputs,
+                options=words,
+            )
+            path.with_suffix(".json").unlink(missing_ok=True)
         stamp.write(path.with_suffix(".json"), report.to_dict())
     except BaseException:
-        temporary.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
     return stamp
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xlm_export.bundle_writer import add_graph, draft_of, recipe_of, replaced_by
 from xlm_export.errors import VerificationError
-from xlm_export.export import write_contents
 from xlm_export.onnx_graph.file import open_model, save, weight_files
 from xlm_export.optimization.passes import apply_passes, chosen_passes
 from xlm_export.verification.against_graph import verify_against
 from xlm_export.verification.report import VerificationReport
-from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import open_session
 
@@ -45,7 +44,7 @@ def optimize(
 
     Args:
         target: a name out of `TARGETS`.
-        precision: of the portable graph to begin with; by default the bundle's first.
+        precision: of the portable graph to begin with, or the recipe that made it; by default the bundle's first.
         passes: names out of `PASSES` instead of the target's own.
         force: replace such a graph that is already there.
         progress: called with the name of each step before it starts.
@@ -62,54 +61,38 @@ def optimize(
     written.check_files()
     source = _portable(written, precision)
     chosen = chosen_passes(source, written.config, target, passes)
-    kept = tuple(item for item in written.graphs if not _same_place(item, source, target))
-    if len(kept) < len(written.graphs) and not force:
+    entry = replace(source, target=target, recipe=recipe_of(written, source))
+    entry = replace(entry, file=entry.file_name)
+    if replaced_by(written, entry, "optimized") and not force:
         raise InputError(
             f"The bundle '{bundle}' has a graph for {target} in {source.precision} already; use --force (force=True) "
             "to replace it."
         )
     step("match the passes")
-    folder = written.folder
-    model = open_model(folder / source.file)
+    model = open_model(written.folder / source.file)
     counts = apply_passes(model, chosen, written.config.n_layers, source.precision in _HALF)
     model.metadata_props["engine"] = target
-    layout = "" if source.layout == "padded" else f"{source.layout}."
-    name = f"model.{layout}{source.precision}.{target}.onnx"
-    made = folder / f".{os.getpid()}.{name}"  # in the folder itself, where the weights are
-    try:
+    with draft_of(written) as draft:
         step("write the graph")
-        save(model, made)
-        entry = replace(source, file=name, target=target, weights_in=weight_files(model))
-        report = _verify(written, source, made, step)
+        save(model, draft)
+        entry = replace(entry, weights_in=weight_files(model))
+        report = _verify(written, source, draft, step)
         if report.failures:
             raise VerificationError(f"The graph for {target} was not added.\n{report.table()}")
-        files = {key: value for key, value in written.files.items() if key != name}
-        if name in written.files:  # no moment in which bundle.json and the file it names differ
-            write_contents(replace(written, graphs=kept, files=files))
-        digest = file_sha256(made)
-        os.replace(made, folder / name)
-    finally:
-        made.unlink(missing_ok=True)
-    summary = {"passes": counts, "against": source.file, **report.to_dict()}
-    optimized = {**written.verification.get("optimized", {}), name: summary}
-    verification = {**written.verification, "optimized": optimized}
-    result = replace(written, graphs=(*kept, entry), files={**files, name: digest}, verification=verification)
-    return Optimization(write_contents(result), entry, counts, report)
+        summary = {"passes": counts, "against": source.file, **report.to_dict()}
+        made = add_graph(written, draft, source, entry, "optimized", summary)
+    return Optimization(made, entry, counts, report)
 
 
 def _portable(bundle: Bundle, precision: str | None) -> Graph:
     wanted = bundle.graphs[0].precision if precision is None else precision
     for graph in bundle.graphs:
-        if graph.target is None and graph.precision == wanted:
+        if graph.is_portable and wanted in (graph.precision, recipe_of(bundle, graph)):
             return graph
-    there = ", ".join(item.precision for item in bundle.graphs if item.target is None)
+    there = ", ".join(recipe_of(bundle, item) or item.precision for item in bundle.graphs if item.is_portable)
     raise InputError(
         f"The bundle '{bundle.folder}' has no portable graph in precision '{wanted}' to optimise; it has {there}."
     )
-
-
-def _same_place(item: Graph, source: Graph, target: str) -> bool:
-    return (item.target, item.precision, item.layout) == (target, source.precision, source.layout)
 
 
 def _verify(bundle: Bundle, source: Graph, made: Path, step: Callable[[str], None]) -> VerificationReport:

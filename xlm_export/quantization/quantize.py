@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xlm_export.batches import own_texts, read_texts
+from xlm_export.bundle_writer import add_graph, draft_bundle, draft_of, replaced_by
 from xlm_export.errors import VerificationError
-from xlm_export.export import write_contents
 from xlm_export.onnx_graph.file import copy_weights, open_model, save
 from xlm_export.quantization.bf16 import weights_to_bf16
 from xlm_export.quantization.calibration import extremes, percentile_ranges
@@ -24,7 +22,7 @@ from xlm_export.quantization.products import find_embeddings, find_products
 from xlm_export.quantization.quality import Quality, Recorder, Trial, median_milliseconds
 from xlm_export.quantization.recipes import RECIPES, Recipe
 from xlm_export.verification.against_graph import graph_session
-from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import Session, available_cpus, open_session
 
@@ -83,7 +81,7 @@ def quantize(
         embeddings: int8 embeddings as well (int8 recipes).
         keep: parts that stay in fp32 whatever they cost, such as "head" or "layer 3 ffn" (not bf16).
         per_layer: measure each part alone even where all together are within the limit (not bf16).
-        force: replace a graph of this precision and layout that is already there.
+        force: replace the graph by this recipe, in this layout, that is already there.
         progress: called before each step with its name, and the number of steps to follow as far as it is known.
 
     Raises:
@@ -107,10 +105,11 @@ def quantize(
     written = Bundle.load(bundle)
     written.check_files()
     source = _source(written)
-    kept = tuple(item for item in written.graphs if not _replaced(item, chosen, source))
-    if len(kept) < len(written.graphs) and not force:
+    entry = replace(source, precision=chosen.precision, target=chosen.engine, weights_in=(), recipe=recipe)
+    entry = replace(entry, file=entry.file_name)
+    if replaced_by(written, entry, "quantized") and not force:
         raise InputError(
-            f"The bundle '{bundle}' has a graph in {chosen.precision} already; use --force (force=True) to replace it."
+            f"The bundle '{bundle}' has a graph by {recipe} already; use --force (force=True) to replace it."
         )
     if limits.min_metric is not None and data is None:
         raise InputError("min_metric was given without labelled data; give --data.")
@@ -119,33 +118,18 @@ def quantize(
     if (note := advice(recipe, cpu_features())) is not None:
         warnings.warn(note, UserWarning, stacklevel=2)
     trial = Trial.of(written, source, texts, "own" if calibration is None else str(calibration))
-    layout = "" if source.layout == "padded" else f"{source.layout}."
-    name = f"model.{layout}{chosen.precision}.onnx"
-    made = written.folder / f".{os.getpid()}.{name}"
-    maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, percentile, step)
-    try:
+    with draft_of(written) as draft:
+        maker = _Maker(written, source, recipe, chosen, trial, draft, embeddings, percentile, step)
         report = maker.make(tuple(keep), per_layer, limits)
-        entry = replace(source, file=name, precision=chosen.precision, target=chosen.engine, weights_in=())
         if data is not None:
             step("measure the task")
-            report["metric"] = _metrics(written, source, entry, made, chosen.provider, Path(data), rows)
+            with draft_bundle(written, draft, source, entry) as both:
+                report["metric"] = _metrics(both, chosen.provider, Path(data), rows)
         problems = _problems(report, limits, chosen)
         if problems:
             raise VerificationError(f"The graph made by {recipe} was not added: {'; '.join(problems)}.")
-        old = {item for graph in written.graphs if graph not in kept for item in (graph.file, f"{graph.file}.data")}
-        files = {key: value for key, value in written.files.items() if key not in old}
-        if len(kept) < len(written.graphs):  # no moment in which bundle.json and the files it names differ
-            write_contents(replace(written, graphs=kept, files=files))
-        digest = file_sha256(made)
-        os.replace(made, written.folder / name)
-        for item in old - {name}:
-            (written.folder / item).unlink(missing_ok=True)
-    finally:
-        made.unlink(missing_ok=True)
-    quantized = {**written.verification.get("quantized", {}), _key(entry): report}
-    verification = {**written.verification, "quantized": quantized}
-    result = replace(written, graphs=(*kept, entry), files={**files, name: digest}, verification=verification)
-    return Quantized(write_contents(result), entry, report)
+        made = add_graph(written, draft, source, entry, "quantized", report)
+    return Quantized(made, entry, report)
 
 
 class _Steps:
@@ -273,18 +257,9 @@ class _Maker:
 
 def _source(bundle: Bundle) -> Graph:
     for graph in bundle.graphs:
-        if graph.precision == "fp32" and graph.target is None:
+        if graph.precision == "fp32" and graph.is_portable and graph.recipe is None:
             return graph
     raise InputError(f"The bundle '{bundle.folder}' has no portable graph in fp32; export the checkpoint in fp32.")
-
-
-def _replaced(item: Graph, recipe: Recipe, source: Graph) -> bool:
-    """A graph in the recipe's precision, or one that was optimised from it."""
-    return item.precision == recipe.precision and item.layout == source.layout
-
-
-def _key(graph: Graph) -> str:
-    return graph.precision if graph.layout == "padded" else f"{graph.layout} {graph.precision}"
 
 
 def _problems(report: dict[str, Any], limits: Limits, recipe: Recipe) -> list[str]:
@@ -303,21 +278,10 @@ def _problems(report: dict[str, Any], limits: Limits, recipe: Recipe) -> list[st
     return found
 
 
-def _metrics(
-    bundle: Bundle, source: Graph, entry: Graph, made: Path, provider: str, data: Path, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The task's metric of the fp32 graph and of the new one, which is not in the bundle yet: in a folder of links."""
-    with tempfile.TemporaryDirectory(prefix="xlm-quantize-") as scratch:
-        folder = Path(scratch)
-        of_graphs = {name for graph in bundle.graphs for name in bundle.files_of(graph)}
-        for name in [*(set(bundle.files) - of_graphs), *bundle.files_of(source)]:
-            (folder / name).symlink_to((bundle.folder / name).resolve())
-        (folder / entry.file).symlink_to(made.resolve())
-        files = {name: bundle.files[name] for name in bundle.files if (folder / name).exists() and name != entry.file}
-        files[entry.file] = file_sha256(made)
-        write_contents(replace(bundle, folder=folder, graphs=(source, entry), files=files))
-        values = [
-            measure(bundle.task, folder, graph.precision, where, data, rows)
-            for graph, where in ((source, "cpu"), (entry, provider))
-        ]
-    return {"name": METRICS[bundle.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}
+def _metrics(draft: Bundle, provider: str, data: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The task's metric of the fp32 graph and of the new one."""
+    values = [
+        measure(draft.task, draft.folder, graph.recipe or graph.precision, where, data, rows)
+        for graph, where in zip(draft.graphs, ("cpu", provider), strict=True)
+    ]
+    return {"name": METRICS[draft.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.tasks import TensorSpec
@@ -251,14 +251,7 @@ class Bundle:
 
     def write(self) -> None:
         """Write `bundle.json`, whole or not at all."""
-        temporary = self.folder / f".{BUNDLE_FILE}.{os.getpid()}"
-        try:
-            text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.folder / BUNDLE_FILE)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_json(self.folder / BUNDLE_FILE, self.to_dict())
 
     def check_files(self, names: list[str] | None = None) -> None:
         """Compare the files' hashes, all of them or those in `names`, with the ones noted at export.

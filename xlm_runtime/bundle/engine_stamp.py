@@ -8,7 +8,6 @@ not at all; so the stamp is checked first.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import Bundle, file_sha256
+from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.errors import EngineError
 from xlm_runtime.tasks import TensorSpec
 
@@ -121,15 +121,7 @@ class EngineStamp:
 
     def write(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
         """Write the JSON file, whole or not at all; `report` is kept beside the stamp, for readers."""
-        path = Path(path)
-        values = self.to_dict() | ({"report": report} if report is not None else {})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_json(Path(path), self.to_dict() | ({"report": report} if report is not None else {}))
 
     def check(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> None:
         """Compare the stamp with what is about to load the plan.

@@ -64,7 +64,7 @@ def test_quantize(case: str, bundle: Path) -> None:
 def test_a_search_that_ends_early(bundle: Path) -> None:
     """Half of the parts may be left in fp32, and the first of them does: the bar has no steps for the others."""
     assert cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer"]) == 0
-    everything = Bundle.load(bundle).verification["quantized"]["int8"]["divergence"]
+    everything = Bundle.load(bundle).verification["quantized"]["model.int8-dynamic.onnx"]["divergence"]
     assert (
         cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--force", *LIMIT, f"{everything * 0.99}"]) == 0
     )

@@ -158,7 +158,7 @@ def test_the_packed_layout(architecture: str, recipe: str, tmp_path: Path) -> No
     first, second = (value[0] if isinstance(value, list) else value for value in (got, want))
     assert first["score"] == pytest.approx(second["score"], abs=1e-5)
     quantized = quantize(folder, recipe)
-    assert quantized.graph.file == "model.packed.int8.onnx"
+    assert quantized.graph.file == f"model.packed.{recipe}.onnx"
     assert 0 < quantized.report["divergence"] < 1e-2
     assert optimize(folder, "onnxruntime-cpu", precision="int8").counts == {"bias-gelu": 2}
     with pytest.raises(InputError, match="qkv: the packed layout has joined the products already"):
@@ -171,8 +171,8 @@ def test_int8_graphs(recipe: str, bundle: Path) -> None:
     made = optimize(bundle, "onnxruntime-cuda", precision="int8")
     assert made.counts == {"attention": 2, "skip-layer-norm": 4, "bias-gelu": 2}
     assert made.report.status == "passed"
-    assert made.graph.weights_in == ("model.int8.onnx",)
-    assert pipeline("text-classification", bundle, precision="int8").model.graph.file == "model.int8.onnx"
+    assert made.graph.weights_in == (f"model.{recipe}.onnx",)
+    assert pipeline("text-classification", bundle, precision="int8").model.graph.file == f"model.{recipe}.onnx"
     optimize(bundle, "onnxruntime-cpu", precision="int8")
     assert pipeline("text-classification", bundle, precision="int8").model.graph.target == "onnxruntime-cpu"
     with pytest.raises(InputError, match="qkv: its products are in int8 already"):
@@ -180,7 +180,10 @@ def test_int8_graphs(recipe: str, bundle: Path) -> None:
     quantize(bundle, recipe, force=True)
     written = Bundle.load(bundle)
     written.check_files()
-    assert [graph.file for graph in written.graphs] == ["model.onnx", "model.int8.onnx"], "what was made of it is gone"
+    assert [graph.file for graph in written.graphs] == ["model.onnx", f"model.{recipe}.onnx"], (
+        "what was made of it is gone"
+    )
+    assert written.verification["optimized"] == {}, "and so are the reports on it"
     assert set(written.files) == {path.name for path in bundle.iterdir()} - {"bundle.json"}
 
 

@@ -120,7 +120,7 @@ def test_percentile_of_a_bundle(bundles: Bundles, tmp_path: Path, capsys: pytest
     folder = Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
     def scales() -> dict[str, float]:
-        model = open_model(folder / "model.int8.onnx")
+        model = open_model(folder / "model.int8-static.onnx")
         return {
             str(node.inputs[0].name): float(node.inputs[1].const_value.numpy())
             for node in model.graph
@@ -133,17 +133,17 @@ def test_percentile_of_a_bundle(bundles: Bundles, tmp_path: Path, capsys: pytest
     arguments = ["quantize", str(folder), "--recipe", "int8-static", "--force", "--percentile"]
     assert main([*arguments, "99.5"]) == 0
     assert "ranges of activations hold 99.5% of their values" in capsys.readouterr().out
-    assert Bundle.load(folder).verification["quantized"]["int8"]["percentile"] == 99.5
+    assert Bundle.load(folder).verification["quantized"]["model.int8-static.onnx"]["percentile"] == 99.5
     narrower = scales()
     assert narrower.keys() == of_extremes.keys()
     assert all(narrower[name] <= of_extremes[name] for name in narrower)
     assert sum(narrower.values()) < 0.95 * sum(of_extremes.values())
-    before = (folder / "model.int8.onnx").read_bytes()
+    before = (folder / "model.int8-static.onnx").read_bytes()
     assert main([*arguments, "50"]) == 1
     assert "percentile is 50; expected more than 50 and at most 100" in capsys.readouterr().err
     with pytest.raises(InputError, match="int8-dynamic has no ranges from calibration; leave out --percentile"):
         quantize(folder, "int8-dynamic", percentile=99.9, force=True)
-    assert (folder / "model.int8.onnx").read_bytes() == before
+    assert (folder / "model.int8-static.onnx").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["text-generation", "text-classification-packed", "multiple-choice"])

@@ -92,7 +92,8 @@ def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: 
     written = Bundle.load(folder)
     written.check_files()
     assert [graph.precision for graph in written.graphs] == ["fp32", "int8"]
-    assert written.verification["quantized"]["int8"] == made.report
+    assert made.graph.file == f"model.{recipe}.onnx"
+    assert written.verification["quantized"][made.graph.file] == made.report
     assert all((folder / item).read_bytes() == content for item, content in before.items() if item != "bundle.json")
     assert set(written.files) == {path.name for path in folder.iterdir()} - {"bundle.json"}
 
@@ -187,7 +188,7 @@ def test_sensitive_parts_stay_in_fp32(bundle: Path) -> None:
 def test_parts_that_are_kept(bundle: Path) -> None:
     report = quantize(bundle, "int8-static", keep=["head", "layer 0 ffn"], embeddings=False).report
     assert report["in_fp32"] == ["layer 0 ffn", "head"]
-    kinds = [node.op_type for node in onnx.load(bundle / "model.int8.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(bundle / "model.int8-static.onnx").graph.node]
     assert kinds.count("QuantizeLinear") == 2 * 4 + 1 - 3
     with pytest.raises(InputError, match="Unknown part 'tail' to keep; this graph has layer 0 attention"):
         quantize(bundle, "int8-static", keep=["tail"], force=True)
@@ -199,7 +200,8 @@ def test_seven_bits_where_sums_saturate(bundle: Path, monkeypatch: pytest.Monkey
     )
     with pytest.warns(UserWarning, match="saturate. Weights are kept to 7 bits"):
         quantize(bundle, "int8-dynamic")
-    matrices = [onnx.numpy_helper.to_array(item) for item in onnx.load(bundle / "model.int8.onnx").graph.initializer]
+    model = onnx.load(bundle / "model.int8-dynamic.onnx")
+    matrices = [onnx.numpy_helper.to_array(item) for item in model.graph.initializer]
     assert max(np.abs(item).max() for item in matrices if item.dtype == np.int8) == 63
 
 
@@ -220,7 +222,7 @@ def test_int4_of_some_parts(name: str, bundles: Bundles, tmp_path: Path) -> None
     keep = ["head", "layer 0 attention"]
     report = quantize(folder, "int4-weights", keep=keep).report
     assert report["in_fp32"] == ["layer 0 attention", "head"]
-    source, made = open_model(folder / "model.onnx"), open_model(folder / "model.int4.onnx")
+    source, made = open_model(folder / "model.onnx"), open_model(folder / "model.int4-weights.onnxruntime-cpu.onnx")
     products = find_products(source)
     kept = [product for product in products if product.group in keep]
     left = {str(product.weight.name): product for product in find_products(made)}
@@ -311,7 +313,7 @@ def test_generation_with_int8(bundles: Bundles, tmp_path: Path) -> None:
     text = "In winter only two ships go to the island, and both are almost empty."
     assert int8.score(text)["log_likelihood"] == pytest.approx(fp32.score(text)["log_likelihood"], rel=0.05)
     verify(folder, bundles("text-generation").parent / "checkpoints" / "text-generation")
-    assert Bundle.load(folder).verification["quantized"]["int8"]["same_choice"] > 0.9
+    assert Bundle.load(folder).verification["quantized"]["model.int8-dynamic.onnx"]["same_choice"] > 0.9
 
 
 def test_calibration_texts(bundle: Path, tmp_path: Path) -> None:
@@ -440,14 +442,24 @@ def test_an_interruption_leaves_the_bundle_as_it_was(moment: str, bundle: Path) 
 
 def test_a_graph_that_is_there_is_kept_without_force(bundle: Path) -> None:
     quantize(bundle, "int8-dynamic")
-    with pytest.raises(InputError, match="has a graph in int8 already; use --force"):
-        quantize(bundle, "int8-static")
-    quantize(bundle, "int8-static", force=True)
+    with pytest.raises(InputError, match="has a graph by int8-dynamic already; use --force"):
+        quantize(bundle, "int8-dynamic")
+    quantize(bundle, "int8-static")
+    quantize(bundle, "int8-dynamic", keep=["head"], force=True)
     quantize(bundle, "int4-weights")
     written = Bundle.load(bundle)
     written.check_files()
-    assert [graph.precision for graph in written.graphs] == ["fp32", "int8", "int4"]
-    assert written.verification["quantized"]["int8"]["recipe"] == "int8-static"
+    assert [graph.precision for graph in written.graphs] == ["fp32", "int8", "int8", "int4"]
+    assert [graph.recipe for graph in written.graphs] == [None, "int8-static", "int8-dynamic", "int4-weights"]
+    reports = written.verification["quantized"]
+    assert {graph.file: graph.recipe for graph in written.graphs[1:]} == {
+        file: report["recipe"] for file, report in reports.items()
+    }
+    assert reports["model.int8-dynamic.onnx"]["in_fp32"] == ["head"]
+    for recipe in ("int8-dynamic", "int8-static"):
+        opened = pipeline("text-classification", bundle, precision=recipe)
+        assert opened.model.graph.recipe == recipe
+        assert opened("The old lighthouse")["label"]
 
 
 @pytest.mark.parametrize(
@@ -494,7 +506,7 @@ def test_quality_by_hand() -> None:
 def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer", "--min-agreement", "0.5"]) == 0
     out = capsys.readouterr().out
-    assert "model.int8.onnx" in out
+    assert "model.int8-dynamic.onnx" in out
     assert "same choice in 100.0% of the cases" in out
     assert "layer 1 ffn" in out
     assert "median of 5 passes over the first batch" in out
