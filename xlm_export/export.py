@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,20 @@ from xlm_export.bundle_writer import SECTIONS, write_bundle
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
 from xlm_export.onnx_graph.file import save
+from xlm_export.progress import Progress, Steps
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
-from xlm_export.verification.batches import verification_cases
-from xlm_export.verification.generations import generation_cases, verify_cached_graph, with_embeddings
-from xlm_export.verification.report import VerificationReport, verify_graph
+from xlm_export.verification.against_torch import verify_bundle
+from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.machine import installed_versions
-from xlm_runtime.model.packing import PackedSession
-from xlm_runtime.sessions import Session, open_session
-from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
+from xlm_runtime.tasks import OPTIONAL_INPUTS, PRESENT, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
 from xlm_runtime.tokenization.sacremoses_tables import read_tables
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
-
-# ONNX Runtime has no bf16 kernels on the CPU; OpenVINO has.
-VERIFYING_PROVIDER = {"fp32": "cpu", "fp16": "cpu", "bf16": "openvino"}
-
-Progress = Callable[[str], None]
 
 
 def export(
@@ -73,30 +65,30 @@ def export(
             "first".
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
         force: replace a folder that is already there.
-        progress: called with the name of each step before it starts.
+        progress: see `Progress`.
 
     Raises:
         InputError: an unknown option, or the folder is already there.
         CheckpointError: see `load_checkpoint`.
         VerificationError: the graph's outputs are over the limit.
     """
-    step = progress or (lambda name: None)
+    steps = Steps(progress, 3)
     target = Path(bundle)
     _check_options(precision, cls_index, target, force)
-    step("load the checkpoint")
+    steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, task)
     task_row = find_task(loaded.architecture, task, loaded.config.causal)
     cached = uses_cache(task_row, loaded.config, cache)
     graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     tokenizer = bundle_tokenizer(loaded)
-    step("trace the graph")
+    steps("trace the graph")
     model = trace(graph, precision, opset)
     model.producer_name, model.producer_version = "xlm-onnx", importlib.metadata.version("xlm-onnx")
     model.metadata_props.update(
         {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": layout}
     )
     with write_bundle(target) as folder:
-        step("write the bundle")
+        steps("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
         written = _write_rest(folder, loaded, graph, tokenizer, Graph(
@@ -104,7 +96,7 @@ def export(
         ), cls_index)  # fmt: skip
         report = None
         if verify:
-            report = verify_bundle(written, graph, tokenizer, progress)
+            report = verify_bundle(written, graph, tokenizer, steps)
             written = replace(written, verification=report.to_dict())
             written.write()
     written = replace(written, folder=target)
@@ -120,10 +112,10 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
         InputError: the bundle has no graph that torch can be compared with.
         BundleError, CheckpointError: files that are missing or damaged.
     """
-    step = progress or (lambda name: None)
+    steps = Steps(progress, 1)
     written = Bundle.load(bundle, accept_failed=True)
     written.check_files()
-    step("load the checkpoint")
+    steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, written.task)
     entry = written.graph()
     names = tuple(spec.name for spec in entry.inputs)
@@ -131,7 +123,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     if entry.is_packed:  # always has positions
         optional = tuple(name for name in optional if name != "position_ids")
     outputs = {spec.name for spec in entry.outputs}
-    cached = "present.0.key" in outputs
+    cached = any(name.startswith(PRESENT) for name in outputs)
     task_row = find_task(loaded.architecture, written.task)
     shown = ("hidden_states.0" in outputs, "attentions.0" in outputs)
     graph = ExportGraph(loaded.model, task_row, optional, *shown, cached, entry.layout)
@@ -140,32 +132,11 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
-    report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), progress)
+    report = verify_bundle(written, graph, XLMTokenizer.from_pretrained(bundle), steps)
     now = Bundle.load(bundle, accept_failed=True)  # others may have written meanwhile
     others = {key: value for key, value in now.verification.items() if key in SECTIONS}
     replace(now, verification=report.to_dict() | others).write()
     return report
-
-
-def verify_bundle(
-    bundle: Bundle, graph: ExportGraph, tokenizer: XLMTokenizer, progress: Progress | None
-) -> VerificationReport:
-    """Run the bundle's graph beside torch's model, which is always fed the padded layout."""
-    step = progress or (lambda name: None)
-    entry = bundle.graph()
-    provider = VERIFYING_PROVIDER[entry.precision]
-    step(f"open the graph on {provider}")
-    session: Session = open_session(bundle.folder / entry.file, provider)
-    on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731
-    if graph.cache:
-        generations = generation_cases(graph.inputs, graph.model.config, tokenizer)
-        if any(spec.name == "inputs_embeds" for spec in graph.inputs):
-            generations = [with_embeddings(case, graph) for case in generations]
-        return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
-    if entry.is_packed:
-        session = PackedSession(session, entry.inputs, entry.outputs, bundle.config.summary_type)
-    cases = verification_cases(graph.padded(), tokenizer, mixed=entry.is_packed)
-    return verify_graph(graph.padded(), session, cases, entry.precision, provider, on_case)
 
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:

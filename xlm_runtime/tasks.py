@@ -22,6 +22,19 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Beam:
+    """Two outputs that list tokens, best first: their places in the row, and their probabilities.
+
+    `starts` is set for ends: the output of the starts that they belong to. Ends are (end, start), flattened, so that
+    with n starts every nth end, from the first on, is one of the best start.
+    """
+
+    index: str
+    probability: str
+    starts: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """A row of the table."""
 
@@ -33,6 +46,12 @@ class Task:
     extra_inputs: tuple[TensorSpec, ...] = ()
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
+    scores: tuple[str, ...] = ()
+    """Outputs that choose: their last axis holds the scores of what is chosen among, be it labels, words, or a row's
+    tokens."""
+    vectors: tuple[str, ...] = ()
+    """Outputs whose last axis is a vector, which has a direction."""
+    beams: tuple[Beam, ...] = ()
     kept: str = "tokens"
     """What the head reads of the last layer: each of the "tokens" for itself; whole "rows"; the "summary", one token of
     a sequence or, with `summary_type` "mean", its row; or the tokens at "logit_positions"."""
@@ -40,6 +59,8 @@ class Task:
     """Whether a causal checkpoint's graph takes the keys and values of past tokens and gives those of new ones."""
 
 
+PAST, PRESENT = "past_key_values.", "present."
+"""What the names of a cache's inputs and outputs begin with."""
 ROWS = ("batch",)
 LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
 LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)
@@ -54,6 +75,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=(TensorSpec("last_hidden_state", "float", ("batch", "sequence", "emb_dim")),),
         token_outputs=("last_hidden_state",),
+        vectors=("last_hidden_state",),
     ),
     Task(
         "fill-mask",
@@ -61,6 +83,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        scores=("logits",),
         kept="logit_positions",
     ),
     Task(
@@ -69,6 +92,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        scores=("logits",),
         kept="logit_positions",
         may_cache=True,
     ),
@@ -77,6 +101,7 @@ TASKS: tuple[Task, ...] = (
         "XLMForSequenceClassification",
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "num_labels")),),
+        scores=("logits",),
         kept="summary",
     ),
     Task(
@@ -84,6 +109,7 @@ TASKS: tuple[Task, ...] = (
         "XLMForMultipleChoice",
         CHOICES,
         outputs=(TensorSpec("logits", "float", ("batch", "num_choices")),),
+        scores=("logits",),
         kept="summary",
     ),
     Task(
@@ -92,6 +118,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "sequence", "num_labels")),),
         token_outputs=("logits",),
+        scores=("logits",),
     ),
     Task(
         "question-answering",
@@ -108,6 +135,10 @@ TASKS: tuple[Task, ...] = (
             TensorSpec("p_mask", "float32", ("batch", "sequence")),
             TensorSpec("cls_index", "int64", ("batch",)),
         ),
+        beams=(
+            Beam("start_top_index", "start_top_log_probs"),
+            Beam("end_top_index", "end_top_log_probs", starts="start_top_index"),
+        ),
         kept="rows",
     ),
     Task(
@@ -119,6 +150,7 @@ TASKS: tuple[Task, ...] = (
             TensorSpec("end_logits", "float", ("batch", "sequence")),
         ),
         token_outputs=("start_logits", "end_logits"),
+        scores=("start_logits", "end_logits"),
     ),
 )
 
@@ -198,7 +230,7 @@ def graph_inputs(
         inputs.append(TensorSpec("langs", "int64", tokens))
     more = (*optional, "position_ids") if cache else optional
     inputs += [TensorSpec(name, "int64", tokens) for name in OPTIONAL_INPUTS[:2] if name in more]
-    past = cache_specs(config, "past_key_values", "past_sequence") if cache else ()
+    past = cache_specs(config, PAST, "past_sequence") if cache else ()
     return (*inputs, *task.extra_inputs, *past)
 
 
@@ -258,7 +290,7 @@ def graph_outputs(
             else spec
             for spec in task.outputs
         )
-    outputs = [*task.outputs, *(cache_specs(config, "present", "sequence") if cache else ())]
+    outputs = [*task.outputs, *(cache_specs(config, PRESENT, "sequence") if cache else ())]
     if hidden_states:
         axes = (*task.rows, "sequence", "emb_dim")
         outputs += [TensorSpec(f"hidden_states.{i}", "float", axes) for i in range(config.n_layers + 1)]
@@ -269,7 +301,7 @@ def graph_outputs(
 
 
 def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:
-    """Key and value of every layer, under the names `prefix.{layer}.key` and `prefix.{layer}.value`."""
+    """Key and value of every layer, under the names `{prefix}{layer}.key` and `{prefix}{layer}.value`."""
     axes = ("batch", "n_heads", length, "head_dim")
-    names = [f"{prefix}.{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value")]
+    names = [f"{prefix}{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value")]
     return tuple(TensorSpec(name, "float", axes) for name in names)

@@ -102,7 +102,7 @@ def copy_weights(model: onnx_ir.Model) -> None:
             value.const_value = onnx_ir.tensor(value.const_value.numpy().copy(), name=value.name)
 
 
-def weight_files(model: onnx_ir.Model) -> tuple[str, ...]:
+def external_files(model: onnx_ir.Model) -> tuple[str, ...]:
     """Names of the files that the model's weights lie in, beside its own."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return tuple(sorted({str(tensor.location) for tensor in tensors if isinstance(tensor, onnx_ir.ExternalTensor)}))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xlm_export.bundle_writer import add_graph, draft_of, recipe_of, replaced_by
 from xlm_export.errors import VerificationError
-from xlm_export.onnx_graph.file import open_model, save, weight_files
+from xlm_export.onnx_graph.file import external_files, open_model, save
 from xlm_export.optimization.passes import apply_passes, chosen_passes
+from xlm_export.progress import Progress, Steps
 from xlm_export.verification.against_graph import verify_against
 from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import Bundle, Graph
@@ -36,7 +37,7 @@ def optimize(
     precision: str | None = None,
     passes: Sequence[str] | None = None,
     force: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Optimization:
     """Add a graph for one engine to a bundle. The portable graph stays, and the new one reads its weights.
 
@@ -47,7 +48,7 @@ def optimize(
         precision: of the portable graph to begin with, or the recipe that made it; by default the bundle's first.
         passes: names out of `PASSES` instead of the target's own.
         force: replace such a graph that is already there.
-        progress: called with the name of each step before it starts.
+        progress: see `Progress`.
 
     Raises:
         InputError: an unknown name, a pass that this graph has nothing for, or the graph is already there.
@@ -55,8 +56,8 @@ def optimize(
         OptimizationError: a pass did not match as often as the configuration says.
         VerificationError: the new graph's answers are not the portable one's.
     """
-    step = progress or (lambda name: None)
-    step("check the bundle")
+    steps = Steps(progress, 4)
+    steps("check the bundle")
     written = Bundle.load(bundle)
     written.check_files()
     source = _portable(written, precision)
@@ -68,15 +69,15 @@ def optimize(
             f"The bundle '{bundle}' has a graph for {target} in {source.precision} already; use --force (force=True) "
             "to replace it."
         )
-    step("match the passes")
+    steps("match the passes")
     model = open_model(written.folder / source.file)
     counts = apply_passes(model, chosen, written.config.n_layers, source.precision in _HALF)
     model.metadata_props["engine"] = target
     with draft_of(written) as draft:
-        step("write the graph")
+        steps("write the graph")
         save(model, draft)
-        entry = replace(entry, weights_in=weight_files(model))
-        report = _verify(written, source, draft, step)
+        entry = replace(entry, weights_in=external_files(model))
+        report = _verify(written, source, draft, steps)
         if report.failures:
             raise VerificationError(f"The graph for {target} was not added.\n{report.table()}")
         summary = {"passes": counts, "against": source.file, **report.to_dict()}
@@ -95,9 +96,9 @@ def _portable(bundle: Bundle, precision: str | None) -> Graph:
     )
 
 
-def _verify(bundle: Bundle, source: Graph, made: Path, step: Callable[[str], None]) -> VerificationReport:
+def _verify(bundle: Bundle, source: Graph, made: Path, steps: Steps) -> VerificationReport:
     """On the CPU, whatever the target: ONNX Runtime has every fused operator there too, and a bundle is often made on a
     machine without a GPU."""
-    step("open both graphs")
+    steps("open both graphs")
     reference, candidate = open_session(bundle.folder / source.file), open_session(made)
-    return verify_against(reference, candidate, bundle, source, "cpu", lambda case: step(f"verify {case}"))
+    return verify_against(reference, candidate, bundle, source, "cpu", steps)

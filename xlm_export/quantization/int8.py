@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir
 
-from xlm_export.quantization.products import Product, array, constant, find_embeddings, find_products
+from xlm_export.onnx_graph.constants import array, constant
+from xlm_export.quantization.products import Product, find_embeddings, find_products
 
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and highest value of activations, by name."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
-from xlm_export.cli import main as cli
+from xlm_export.cli import progress
+from xlm_export.cli.main import main
 from xlm_runtime.bundle import Bundle
 
 
@@ -35,7 +36,7 @@ class FakeBar:
 
 @pytest.fixture
 def bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cli, "tqdm", FakeBar)
+    monkeypatch.setattr(progress, "tqdm", FakeBar)
     return Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
 
@@ -50,7 +51,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_quantize(case: str, bundle: Path) -> None:
-    assert cli.main(["quantize", str(bundle), *CASES[case]]) == 0
+    assert main(["quantize", str(bundle), *CASES[case]]) == 0
     seen = FakeBar.last.seen
     assert [done for done, _, _ in seen] == [*range(len(seen))], "one step after the other"
     totals = [total for _, total, _ in seen]
@@ -63,11 +64,9 @@ def test_quantize(case: str, bundle: Path) -> None:
 
 def test_a_search_that_ends_early(bundle: Path) -> None:
     """Half of the parts may be left in fp32, and the first of them does: the bar has no steps for the others."""
-    assert cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer"]) == 0
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer"]) == 0
     everything = Bundle.load(bundle).verification["quantized"]["model.int8-dynamic.onnx"]["divergence"]
-    assert (
-        cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--force", *LIMIT, f"{everything * 0.99}"]) == 0
-    )
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--force", *LIMIT, f"{everything * 0.99}"]) == 0
     seen = FakeBar.last.seen
     names = [name for _, _, name in seen]
     assert sum(name.startswith("quantise without") for name in names) < 3
@@ -76,13 +75,13 @@ def test_a_search_that_ends_early(bundle: Path) -> None:
 
 
 def test_an_error_leaves_the_bar_as_it_is(bundle: Path) -> None:
-    assert cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", *LIMIT, "1e-12"]) == 1
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", *LIMIT, "1e-12"]) == 1
     done, total, name = FakeBar.last.seen[-1]
     assert name == "closed"
     assert done < total
 
 
 def test_optimize(bundle: Path) -> None:
-    assert cli.main(["optimize", str(bundle), "--target", "onnxruntime-cpu"]) == 0
+    assert main(["optimize", str(bundle), "--target", "onnxruntime-cpu"]) == 0
     done, total, _ = FakeBar.last.seen[-1]
     assert done == total

@@ -20,11 +20,11 @@ from tests.make_checkpoint import make_checkpoint
 from xlm_export import export, verify
 from xlm_export.cli.main import main
 from xlm_export.errors import OptimizationError, VerificationError
-from xlm_export.onnx_graph.file import ALIGNMENT, SHARED_BYTES, open_model, save, weight_files
+from xlm_export.onnx_graph.file import ALIGNMENT, SHARED_BYTES, external_files, open_model, save
 from xlm_export.optimization import PASSES, TARGETS, optimize, passes
 from xlm_export.optimization.qkv import fuse_qkv
 from xlm_export.quantization import quantize
-from xlm_export.verification.report import LIMITS, VerificationReport
+from xlm_export.verification.report import TOLERANCES, VerificationReport
 from xlm_runtime import InputError, pipeline
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError
@@ -78,7 +78,7 @@ def test_every_head(name: str, target: str, bundles: Bundles, tmp_path: Path) ->
     found = operators(folder / made.graph.file)
     assert {item: found[OPERATORS[item]] for item in expected} == expected
     assert made.report.status == "passed"
-    assert 0 <= max(error.relative for error in made.report.outputs.values()) < LIMITS["fp32"].relative_error
+    assert 0 <= max(error.relative for error in made.report.outputs.values()) < TOLERANCES["fp32"].relative_error
     written = Bundle.load(folder)
     written.check_files()
     assert [graph.target for graph in written.graphs] == [None, target]
@@ -250,7 +250,7 @@ def test_files_as_the_library_reads_them(seed: int, tmp_path: Path) -> None:
         if isinstance(tensor, onnx_ir.ExternalTensor):
             assert tensor.offset is not None
             assert tensor.offset % ALIGNMENT == 0
-    assert weight_files(again) == ("first.onnx",)
+    assert external_files(again) == ("first.onnx",)
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "first.onnx").read_bytes()[:1] + b"\xff" * 3)
     with pytest.raises(ValueError, match="expected an ONNX file"):
         open_model(tmp_path / "cut.onnx")
@@ -326,7 +326,7 @@ def test_wrong_answers_leave_the_bundle_as_it_was(bundle: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("moment", ["match the passes", "write the graph", "verify"])
 def test_an_interruption_leaves_the_bundle_as_it_was(moment: str, bundle: Path) -> None:
-    def interrupt(step: str) -> None:
+    def interrupt(step: str, left: int) -> None:
         if step.startswith(moment):
             raise KeyboardInterrupt
 

@@ -17,19 +17,21 @@ from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS
 from tests.tolerances import RUNTIME_HALF, RUNTIME_INT8
 from xlm_export import VerificationError, verify
-from xlm_export.batches import BatchMaker, Text, own_texts, read_texts
 from xlm_export.cli.main import main
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.quantization import RECIPES, Limits, quantize
-from xlm_export.quantization.cpu_features import CpuFeatures
 from xlm_export.quantization.int8 import quantize_int8, rows_to_int8
 from xlm_export.quantization.metric import check_data
 from xlm_export.quantization.products import array, find_embeddings, find_products
 from xlm_export.quantization.quality import Quality
+from xlm_export.quantization.texts import Text, own_texts, read_texts
+from xlm_export.verification.batches import BatchMaker
 from xlm_runtime import GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
+from xlm_runtime.machine import CpuFeatures
 from xlm_runtime.sessions import open_session, openvino_session
 from xlm_runtime.sessions.openvino_session import with_turned_weights
+from xlm_runtime.tasks import find_task
 
 # What int8 may cost the tiny bundles, whose seeded weights are drawn wide: about three times what was measured.
 INT8_DIVERGENCE = 1e-2
@@ -110,7 +112,7 @@ def test_dynamic_int8_equals_onnx_runtimes_own(bundle: Path, tmp_path: Path) -> 
         extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
     )
     written = Bundle.load(bundle)
-    feeds = BatchMaker(written, written.graph()).seeded()
+    feeds = [case.inputs for case in BatchMaker.of(written, written.graph()).seeded()]
     fp32, ours, theirs = (
         open_session(path) for path in (bundle / "model.onnx", bundle / made.graph.file, tmp_path / "theirs.onnx")
     )
@@ -127,7 +129,7 @@ def test_padding_hardly_changes_an_answer(recipe: str, bundle: Path) -> None:
     static ones do not."""
     made = quantize(bundle, recipe)
     written = Bundle.load(bundle)
-    maker = BatchMaker(written, made.graph)
+    maker = BatchMaker.of(written, made.graph)
     session = open_session(bundle / made.graph.file)
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 400, size) for size in (3, 40, 11, 25)]
@@ -485,7 +487,7 @@ def test_refused(options: dict[str, Any], message: str, bundle: Path) -> None:
 
 def test_quality_by_hand() -> None:
     """KL(p || q) and choices of two rows, and the beam's candidates by their index."""
-    quality = Quality()
+    quality = Quality(find_task("XLMForSequenceClassification"))
     quality.add(
         {"logits": np.log(np.array([[0.5, 0.5], [0.2, 0.8]]))},
         {"logits": np.log(np.array([[0.9, 0.1], [0.2, 0.8]]))},
@@ -493,12 +495,12 @@ def test_quality_by_hand() -> None:
     )
     assert quality.divergence == pytest.approx((0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)) / 2)
     assert quality.same_choice == 1.0  # the first of two equal scores is chosen
-    beam = Quality()
+    beam = Quality(find_task("XLMForQuestionAnswering"))
     want = {"start_top_index": np.array([[3, 1]]), "start_top_log_probs": np.array([[0.6, 0.4]])}
     beam.add({name: value[:, ::-1] for name, value in want.items()}, want, None)
     assert beam.divergence == pytest.approx(0, abs=1e-12)
     assert beam.same_choice == 0.0
-    broken = Quality()
+    broken = Quality(find_task("XLMForSequenceClassification"))
     broken.add({"logits": np.array([[np.nan, 1.0]])}, {"logits": np.array([[0.0, 1.0]])}, None)
     assert not broken.finite
 
