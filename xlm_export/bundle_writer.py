@@ -109,7 +109,7 @@ def _own_files(draft: Path) -> list[Path]:
 
 
 def _link(file: Path, link: Path) -> None:
-    """A hard link, since engines refuse weights behind a symbolic one; a copy where there are no hard links."""
+    """A hard link, since providers refuse weights behind a symbolic one; a copy where there are no hard links."""
     try:
         link.hardlink_to(file.resolve())
     except OSError:

@@ -27,7 +27,7 @@ _GRAPH_INITIALIZER = 5 << 3 | 2
 _TENSOR_RAW_DATA = 9 << 3 | 2
 _TENSOR_DOC_STRING = 12 << 3 | 2
 
-# Weights of this size or more begin at multiples of ALIGNMENT, so that an engine can use them where they lie.
+# Weights of this size or more begin at multiples of ALIGNMENT, so that a session can use them where they lie.
 SHARED_BYTES, ALIGNMENT = 4096, 64
 
 

@@ -1,4 +1,4 @@
-"""A bundle's portable graph, rewritten for one engine, as a further graph of the bundle."""
+"""A bundle's portable graph, rewritten for one provider, as a further graph of the bundle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def optimize(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Optimization:
-    """Add a graph for one engine to a bundle. The portable graph stays, and the new one reads its weights.
+    """Add a graph for one provider to a bundle. The portable graph stays, and the new one reads its weights.
 
     `bundle.json` names the new file only once it is there and verified; on any error the bundle is as before.
 

@@ -19,6 +19,7 @@ from xlm_export.quantization.texts import own_texts, read_texts
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.machine import cpu_features
+from xlm_runtime.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,12 @@ def quantize(
         )
     if limits.min_metric is not None and data is None:
         raise InputError("min_metric was given without labelled data; give --data.")
+    task = find_task(written.architecture, written.task)
+    if limits.min_agreement is not None and not (task.scores or task.beams):
+        raise InputError(
+            f"min_agreement was given, but the task {task.name} gives vectors and chooses nothing; leave out "
+            "--min-agreement."
+        )
     texts = own_texts() if calibration is None else read_texts(calibration)
     rows = check_data(written.task, Path(data)) if data is not None else []
     cpu = cpu_features()

@@ -7,6 +7,7 @@ keys and values after each step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -44,7 +45,7 @@ def verify_bundle(
         generations = generation_cases(graph.inputs, graph.model.config, tokenizer)
         if any(spec.name == "inputs_embeds" for spec in graph.inputs):
             generations = [with_embeddings(case, graph) for case in generations]
-        return verify_cached_graph(graph, session, generations, entry.precision, provider, steps)
+        return verify_graph(graph, session, generations, entry.precision, provider, steps)
     if entry.is_packed:
         session = PackedSession(session, entry.inputs, entry.outputs, bundle.config.summary_type)
     padded = graph.padded()
@@ -62,7 +63,7 @@ def verify_bundle(
 def verify_graph(
     reference: ExportGraph,
     session: Session,
-    cases: list[VerificationCase],
+    cases: Sequence[VerificationCase | GenerationCase],
     precision: str,
     provider: str,
     steps: Steps | None = None,
@@ -71,6 +72,7 @@ def verify_graph(
 
     Args:
         reference: the float32 model, with the graph's inputs and outputs.
+        cases: batches, or generations for a graph with a cache.
         steps: told of each case.
     """
     steps = steps or Steps()
@@ -78,44 +80,32 @@ def verify_graph(
     report = VerificationReport.of(precision, provider, reference.outputs)
     for case in cases:
         steps(f"verify {case.name}")
-        with torch.inference_mode():
-            tensors = reference({name: torch.from_numpy(value) for name, value in case.inputs.items()})
-        want = {spec.name: tensor.numpy() for spec, tensor in zip(reference.outputs, tensors, strict=True)}
-        compare(report, reference.task, reference.outputs, case, session.run(case.inputs), want)
-        report.cases.append(case.name)
+        if isinstance(case, GenerationCase):
+            _add_generation(report, reference, session, case)
+            shape = " × ".join(map(str, case.inputs["attention_mask"].shape))
+            report.cases.append(f"{case.name} ({len(case.pieces)} steps of {shape})")
+        else:
+            _add_batch(report, reference, session, case)
+            report.cases.append(case.name)
     return report
 
 
-def verify_cached_graph(
-    reference: ExportGraph,
-    session: Session,
-    cases: list[GenerationCase],
-    precision: str,
-    provider: str,
-    steps: Steps | None = None,
-) -> VerificationReport:
-    """Every step of every case through the session, each compared with torch's uncached float32 pass.
+def _add_batch(report: VerificationReport, reference: ExportGraph, session: Session, case: VerificationCase) -> None:
+    with torch.inference_mode():
+        tensors = reference({name: torch.from_numpy(value) for name, value in case.inputs.items()})
+    want = {spec.name: tensor.numpy() for spec, tensor in zip(reference.outputs, tensors, strict=True)}
+    compare(report, reference.task, reference.outputs, case, session.run(case.inputs), want)
 
-    Args:
-        reference: the float32 model, with the graph's inputs and outputs.
-        steps: told of each case.
-    """
-    steps = steps or Steps()
-    steps.expect(len(cases))
-    report = VerificationReport.of(precision, provider, reference.outputs)
-    for case in cases:
-        steps(f"verify {case.name}")
-        want = uncached_outputs(reference, case.inputs)
-        batch, total = case.inputs["attention_mask"].shape
-        start = 0
-        for size, got in zip(case.pieces, run_case(session, case), strict=True):
-            mask = case.inputs["attention_mask"][:, : start + size] != 0
-            kept = kept_positions(mask[:, start:])
-            logits = _logits(reference, want["hidden"][kept // size, kept % size + start])
-            _compare_step(report, reference, got, want | dict.fromkeys(reference.task.scores, logits), mask)
-            start += size
-        report.cases.append(f"{case.name} ({len(case.pieces)} steps of {batch} × {total})")
-    return report
+
+def _add_generation(report: VerificationReport, reference: ExportGraph, session: Session, case: GenerationCase) -> None:
+    """Every step, compared with torch's uncached pass."""
+    want, start = uncached_outputs(reference, case.inputs), 0
+    for size, got in zip(case.pieces, run_case(session, case), strict=True):
+        mask = case.inputs["attention_mask"][:, : start + size] != 0
+        kept = kept_positions(mask[:, start:])
+        logits = _logits(reference, want["hidden"][kept // size, kept % size + start])
+        _compare_step(report, reference, got, want | dict.fromkeys(reference.task.scores, logits), mask)
+        start += size
 
 
 def _compare_step(

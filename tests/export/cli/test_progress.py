@@ -81,7 +81,31 @@ def test_an_error_leaves_the_bar_as_it_is(bundle: Path) -> None:
     assert done < total
 
 
+def assert_full() -> None:
+    """One step after the other, never beyond the end, and full when the command is done."""
+    seen = FakeBar.last.seen
+    assert [done for done, _, _ in seen] == [*range(len(seen))]
+    assert all(done < total for done, total, name in seen if name != "closed")
+    assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("name", ["text-classification", "text-classification-packed", "text-generation"])
+def test_verify(name: str, bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles(name), tmp_path / "copy")
+    checkpoint = bundles(name).parent / "checkpoints" / name.removesuffix("-packed")
+    assert main(["verify", str(folder), "--checkpoint", str(checkpoint)]) == 0
+    assert_full()
+    assert "load the checkpoint" in FakeBar.last.seen[0]
+
+
+@pytest.mark.slow
+def test_export(bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
+    checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
+    for more in ([], ["--no-verify", "--force"]):
+        assert main(["export", str(checkpoint), str(tmp_path / "new"), *more]) == 0
+        assert_full()
+
+
 def test_optimize(bundle: Path) -> None:
     assert main(["optimize", str(bundle), "--target", "onnxruntime-cpu"]) == 0
-    done, total, _ = FakeBar.last.seen[-1]
-    assert done == total
+    assert_full()

@@ -126,14 +126,23 @@ def test_attention_of_usual_heads_is_one_kernel(causal: bool, tmp_path: Path) ->
 
 
 def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["engine", str(bundle), "--profile", SMALL, "--target", "sm80,sm89", "--optimization-level", "1"]) == 0
+    assert (
+        main(["engine", str(bundle), "--profile", SMALL, "--gpu-arch", "sm80,sm89", "--optimization-level", "1"]) == 0
+    )
     said = capsys.readouterr().out
     assert "engines/tensorrt-rtx.fp16.sm80-sm89.plan: fp16" in said
     assert "matrix products: 17 in HALF" in said
     assert "softmax: 2 in FLOAT" in said
     assert "attention: 2 of 2 recognised" in said
-    assert main(["engine", str(bundle), "--target", "sm90"]) == 1
+    assert main(["engine", str(bundle), "--gpu-arch", "sm90"]) == 1
     assert "does not build for the GPU 'sm90'; expected some of sm75, sm80" in capsys.readouterr().err
+
+
+def test_the_former_spelling_of_gpu_arch(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["engine", str(bundle), "--target", "sm90,sm89"]) == 1
+    said = capsys.readouterr().err
+    assert "note: --target is now --gpu-arch" in said
+    assert "does not build for the GPU 'sm90'" in said
 
 
 @pytest.mark.parametrize(

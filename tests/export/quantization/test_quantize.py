@@ -485,6 +485,12 @@ def test_refused(options: dict[str, Any], message: str, bundle: Path) -> None:
     assert contents(bundle) == before
 
 
+def test_no_share_of_same_choices_where_nothing_is_chosen(bundles: Bundles, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles("feature-extraction"), tmp_path / "bundle"))
+    with pytest.raises(InputError, match="feature-extraction gives vectors and chooses nothing; leave out"):
+        quantize(folder, "int8-dynamic", limits=Limits(min_agreement=0.5))
+
+
 def test_quality_by_hand() -> None:
     """KL(p || q) and choices of two rows, and the beam's candidates by their index."""
     quality = Quality(find_task("XLMForSequenceClassification"))
