@@ -17,11 +17,10 @@ from torch import nn
 
 from tests.make_checkpoint import make_checkpoint
 from xlm_export import load_checkpoint
-from xlm_export.export import VERIFYING_PROVIDER
 from xlm_export.onnx_graph.file import save
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import trace
-from xlm_export.verification.against_torch import verify_graph
+from xlm_export.verification.against_torch import PROVIDERS, verify_graph
 from xlm_export.verification.batches import VerificationCase
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
@@ -99,7 +98,7 @@ def verified(graph: ExportGraph, precision: str, folder: Path) -> None:
     """The graph in `precision` within that precision's limits of float32 torch, finite everywhere."""
     path = folder / f"{precision}.onnx"
     save(trace(graph, precision, 18), path)
-    sessions: dict[str, Any] = {VERIFYING_PROVIDER[precision]: open_session(path, VERIFYING_PROVIDER[precision])}
+    sessions: dict[str, Any] = {PROVIDERS[precision]: open_session(path, PROVIDERS[precision])}
     if precision == "fp16":
         sessions["every result rounded"] = Rounding(path)
     for name, session in sessions.items():

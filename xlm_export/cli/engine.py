@@ -25,7 +25,7 @@ class _FormerSpelling(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         print(f"xlm-export: note: {option_string} is now --gpu-arch", file=sys.stderr)
-        namespace.gpu_arch = values
+        setattr(namespace, self.dest, values)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARCH,…",
         help="GPU architectures, comma-separated, such as sm80,sm89",
     )
-    parser.add_argument("--target", type=comma_separated, action=_FormerSpelling, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--target",
+        type=comma_separated,
+        action=_FormerSpelling,
+        dest="gpu_arch",
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep measurements between builds (tensorrt)")
     parser.add_argument("--optimization-level", type=int, help="0 builds fast, 5 runs fast")
     parser.add_argument("--name", help="of the files in engines/ (default: flavour, precision and architectures)")

@@ -39,7 +39,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         with Bar() as bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's, of all commands."""
     parser = argparse.ArgumentParser(prog="xlm-export", description="XLM checkpoints become ONNX bundles.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():

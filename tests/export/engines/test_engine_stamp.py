@@ -64,7 +64,7 @@ def built_again(message: str) -> argparse.Namespace:
     """The options of the command at the end of an error, as the command line itself reads them."""
     words = shlex.split(message.partition("Build it again: ")[2])
     assert words[:2] == ["xlm-export", "engine"]
-    return cli._parser().parse_args(words[1:])
+    return cli.build_parser().parse_args(words[1:])
 
 
 def test_what_does_not_fit_says_how_to_build_anew(bundle: Bundle) -> None:
@@ -80,15 +80,17 @@ def test_what_does_not_fit_says_how_to_build_anew(bundle: Bundle) -> None:
             changed.check(bundle, "tensorrt-rtx", "1.7", "sm89")
         options = built_again(str(caught.value))
         assert (options.bundle, options.flavor, options.precision) == (bundle.folder, "tensorrt-rtx", "fp32")
-        assert options.target == "sm80,sm89", "an engine for several keeps them, and the GPU at hand is among them"
+        assert options.gpu_arch == ("sm80", "sm89"), (
+            "an engine for several keeps them, and the GPU at hand is among them"
+        )
         assert (options.profile, options.profiles, options.name) == (["1x1:1x32:1x32"], None, "small")
     with pytest.raises(EngineError, match=r"was built by tensorrt-rtx, but tensorrt is to load it") as caught:
         stamp.check(bundle, "tensorrt", "10.9", "sm89")
     options = built_again(str(caught.value))
-    assert (options.flavor, options.target, options.name) == ("tensorrt", "", "small")
+    assert (options.flavor, options.gpu_arch, options.name) == ("tensorrt", (), "small")
     with pytest.raises(EngineError, match=r"was built by tensorrt, but tensorrt-rtx is to load it") as caught:
         replace(stamp, flavor="tensorrt", gpu_archs=("sm90",)).check(bundle, "tensorrt-rtx", "1.7", "sm89")
-    assert built_again(str(caught.value)).target == "sm89", "tensorrt-rtx may not know what tensorrt built for"
+    assert built_again(str(caught.value)).gpu_arch == ("sm89",), "tensorrt-rtx may not know what tensorrt built for"
 
 
 def test_a_precision_that_is_gone_is_not_asked_for(bundle: Bundle) -> None:
