@@ -77,6 +77,18 @@ def test_external_data_belongs_to_the_graph(
     assert pipeline("text-classification", tmp_path / "copy", precision=recipe)(TEXT) == want
 
 
+def test_the_metric_of_a_graph_with_external_data(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline opens the draft with its weights beside it."""
+    monkeypatch.setattr(onnx_file, "INLINE_LIMIT", 20_000)
+    label = pipeline("text-classification", bundle)(TEXT)["label"]
+    (tmp_path / "data.jsonl").write_text(json.dumps({"text": TEXT, "label": label}) + "\n")
+    report = quantize(bundle, "int8-static", data=tmp_path / "data.jsonl").report
+    assert (report["metric"]["fp32"], report["metric"]["quantized"]) == (1.0, 1.0)
+    listed(bundle)
+
+
 def test_external_data_goes_with_its_graph(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(onnx_file, "INLINE_LIMIT", 20_000)

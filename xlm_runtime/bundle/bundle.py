@@ -15,7 +15,7 @@ from typing import Any
 from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import PRESENT, TensorSpec
 
 FORMAT_VERSION = 1
 BUNDLE_FILE = "bundle.json"
@@ -178,7 +178,7 @@ class Bundle:
                 f"File '{BUNDLE_FILE}' in path '{folder}' is damaged ({error!r}); export again."
             ) from error
         outputs = [spec for graph in bundle.graphs for spec in graph.outputs]
-        if any(spec.name == "present.0.key" and "sequence" not in spec.axes for spec in outputs):
+        if any(spec.name.startswith(PRESENT) and "sequence" not in spec.axes for spec in outputs):
             raise BundleError(
                 f"The bundle '{folder}' has a graph whose keys and values of past tokens come back with each step; "
                 "this xlm-onnx reads graphs that give those of new tokens alone. Export it again."
