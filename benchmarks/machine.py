@@ -11,13 +11,12 @@ from typing import Any
 
 import psutil
 
-from xlm_runtime.machine import installed_versions
+from xlm_runtime.machine import cpu_features, cpuinfo, installed_versions
 
 LIBRARIES = (
     "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
     "tensorrt", "tensorrt_rtx", "triton",
 )  # fmt: skip
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 QUIET = 0.1  # CPUs that other programs may use on a machine that counts as quiet
 
 
@@ -26,7 +25,7 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
-        "cpu_features": cpu_features(),
+        "cpu_features": sorted(cpu_features().found),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -36,12 +35,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def cpu_features() -> list[str]:
-    there = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()
-    return [name for name in FEATURES if name in there]
+    return next((name for name in cpuinfo("model name") if name), "") or platform.processor() or platform.machine()
 
 
 def gpu() -> dict[str, str] | None:
@@ -92,18 +86,6 @@ class OtherWork:
             own += used.user + used.system
         own += process.cpu_times().children_user + process.cpu_times().children_system
         return time.monotonic(), busy, own
-
-
-def _cpuinfo(key: str) -> str | None:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None
 
 
 def _first_line(path: Path) -> str | None:

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from xlm_export.bundle_writer import SECTIONS, write_bundle
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from xlm_export.errors import VerificationError
 from xlm_export.families.table import export_family
 from xlm_export.onnx_graph.file import save
+from xlm_export.progress import Progress, Steps
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
-from xlm_export.verification.batches import verification_cases
-from xlm_export.verification.generations import generation_cases, verify_cached_graph, with_embeddings
-from xlm_export.verification.report import VerificationReport, verify_graph
+from xlm_export.verification.against_torch import verify_bundle
+from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.machine import installed_versions
-from xlm_runtime.model.packing import PackedSession
-from xlm_runtime.providers import verifying_provider
-from xlm_runtime.sessions import Session, open_session
-from xlm_runtime.tasks import OPTIONAL_INPUTS, find_task, uses_cache
+from xlm_runtime.tasks import OPTIONAL_INPUTS, PRESENT, find_task, uses_cache
 from xlm_runtime.tokenization import XLMTokenizer
 
 PRECISIONS = tuple(TORCH_DTYPES)
 LIBRARIES = ("xlm-onnx", "torch", "onnx", "onnxscript", "sacremoses", "onnxruntime")
-
-Progress = Callable[[str], None]
 
 
 def export(
@@ -74,39 +66,40 @@ def export(
             "first".
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
         force: replace a folder that is already there.
-        progress: called with the name of each step before it starts.
+        progress: see `Progress`.
 
     Raises:
         InputError: an unknown option, or the folder is already there.
         CheckpointError: see `load_checkpoint`.
         VerificationError: the graph's outputs are over the limit.
     """
-    step = progress or (lambda name: None)
+    steps = Steps(progress, 3)
     target = Path(bundle)
     _check_options(precision, cls_index, target, force)
-    step("load the checkpoint")
+    steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, task)
     task_row = find_task(loaded.architecture, task, loaded.config.causal)
     cached = uses_cache(task_row, loaded.config, cache)
     graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     tokenizer = bundle_tokenizer(loaded)
-    step("trace the graph")
+    steps("trace the graph")
     model = trace(graph, precision, opset)
     model.producer_name, model.producer_version = "xlm-onnx", importlib.metadata.version("xlm-onnx")
     model.metadata_props.update(
         {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": layout}
     )
-    with _written_whole(target) as folder:
-        step("write the bundle")
+    with write_bundle(target) as folder:
+        steps("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
-        written = _write_bundle(folder, loaded, graph, tokenizer, Graph(
+        written = _write_rest(folder, loaded, graph, tokenizer, Graph(
             "model.onnx", precision, layout, opset, graph.inputs, graph.outputs
         ), cls_index)  # fmt: skip
         report = None
         if verify:
-            report = verify_bundle(written, graph, tokenizer, progress)
-            written = write_contents(replace(written, verification=report.to_dict()))
+            report = verify_bundle(written, graph, tokenizer, steps)
+            written = replace(written, verification=report.to_dict())
+            written.write()
     written = replace(written, folder=target)
     if report is not None and report.failures:
         raise VerificationError(f"The bundle '{target}' is marked as failed.\n{report.table()}")
@@ -120,10 +113,10 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
         InputError: the bundle has no graph that torch can be compared with.
         BundleError, CheckpointError: files that are missing or damaged.
     """
-    step = progress or (lambda name: None)
+    steps = Steps(progress, 1)
     written = Bundle.load(bundle, accept_failed=True)
     written.check_files()
-    step("load the checkpoint")
+    steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, written.task)
     entry = written.graph()
     names = tuple(spec.name for spec in entry.inputs)
@@ -131,7 +124,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     if entry.is_packed:  # always has positions
         optional = tuple(name for name in optional if name != "position_ids")
     outputs = {spec.name for spec in entry.outputs}
-    cached = "present.0.key" in outputs
+    cached = any(name.startswith(PRESENT) for name in outputs)
     task_row = find_task(loaded.architecture, written.task)
     shown = ("hidden_states.0" in outputs, "attentions.0" in outputs)
     graph = ExportGraph(loaded.model, task_row, optional, *shown, cached, entry.layout)
@@ -140,31 +133,11 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
-    report = verify_bundle(written, graph, family_of(loaded.config).read_tokenizer(bundle), progress)
-    others = {key: value for key, value in written.verification.items() if key in ("quantized", "optimized")}
-    write_contents(replace(written, verification=report.to_dict() | others))
+    report = verify_bundle(written, graph, family_of(loaded.config).read_tokenizer(bundle), steps)
+    now = Bundle.load(bundle, accept_failed=True)  # others may have written meanwhile
+    others = {key: value for key, value in now.verification.items() if key in SECTIONS}
+    replace(now, verification=report.to_dict() | others).write()
     return report
-
-
-def verify_bundle(
-    bundle: Bundle, graph: ExportGraph, tokenizer: XLMTokenizer, progress: Progress | None
-) -> VerificationReport:
-    """Run the bundle's graph beside torch's model, which is always fed the padded layout."""
-    step = progress or (lambda name: None)
-    entry = bundle.graph()
-    provider = verifying_provider(entry.precision)
-    step(f"open the graph on {provider}")
-    session: Session = open_session(bundle.folder / entry.file, provider)
-    on_case: Progress = lambda name: step(f"verify {name}")  # noqa: E731
-    if graph.cache:
-        generations = generation_cases(graph.inputs, graph.model.config, tokenizer)
-        if any(spec.name == "inputs_embeds" for spec in graph.inputs):
-            generations = [with_embeddings(case, graph) for case in generations]
-        return verify_cached_graph(graph, session, generations, entry.precision, provider, on_case)
-    if entry.is_packed:
-        session = PackedSession(session, entry.inputs, entry.outputs, bundle.config.summary_type)
-    cases = verification_cases(graph.padded(), tokenizer, mixed=entry.is_packed)
-    return verify_graph(graph.padded(), session, cases, entry.precision, provider, on_case)
 
 
 def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
@@ -175,13 +148,7 @@ def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
     return tokenizer
 
 
-def write_contents(bundle: Bundle) -> Bundle:
-    """`Bundle.write`; returns the bundle."""
-    bundle.write()
-    return bundle
-
-
-def _write_bundle(
+def _write_rest(
     folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
 ) -> Bundle:
     """Everything beside the graph: configuration, tokenizer, table of contents."""
@@ -190,7 +157,7 @@ def _write_bundle(
     conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
     if "cls_index" in (spec.name for spec in graph.inputs):
         conventions["cls_index"] = cls_index
-    return write_contents(Bundle(
+    bundle = Bundle(
         folder=folder,
         task=graph.task.name,
         architecture=loaded.architecture,
@@ -201,7 +168,9 @@ def _write_bundle(
         conventions=conventions,
         verification={"status": "not run"},
         config=loaded.config,
-    ))  # fmt: skip
+    )
+    bundle.write()
+    return bundle
 
 
 def _check_options(precision: str, cls_index: str, target: Path, force: bool) -> None:
@@ -215,23 +184,3 @@ def _check_options(precision: str, cls_index: str, target: Path, force: bool) ->
         raise InputError(f"The folder '{target}' is already there; use --force (force=True) to replace it.")
     if target.exists() and any(target.iterdir()) and not (target / BUNDLE_FILE).is_file():
         raise InputError(f"The folder '{target}' holds no bundle and will not be replaced; give another one.")
-
-
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place at the end, and vanishes on any error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

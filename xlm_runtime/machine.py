@@ -179,3 +179,76 @@ def _count_devices(runtime: Any, purpose: str) -> int:
 
 def _cuda_version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+# feature → the names that /proc/cpuinfo has for it, on x86 and on ARM
+_X86_FLAGS = {
+    "avx2": {"avx2"},
+    "avx512": {"avx512f"},
+    "vnni": {"avx512_vnni", "avx_vnni"},
+    "avx512_bf16": {"avx512_bf16"},
+    "amx_int8": {"amx_int8"},
+    "amx_bf16": {"amx_bf16"},
+}
+_ARM_FLAGS = {"arm_dot": {"asimddp"}, "arm_i8mm": {"i8mm"}, "arm_bf16": {"bf16"}}
+
+
+@dataclass(frozen=True)
+class CpuFeatures:
+    """Instruction sets that matter for small numbers: avx2, avx512, vnni, avx512_bf16, amx_int8, amx_bf16, arm_dot,
+    arm_i8mm, arm_bf16.
+
+    `known` is False where the system does not list them; nothing is then concluded.
+    """
+
+    architecture: str
+    found: frozenset[str]
+    known: bool = True
+
+    @property
+    def int8(self) -> bool:
+        """Products of 8 bits summed in 32: fast, and exact."""
+        return bool(self.found & {"vnni", "amx_int8", "arm_dot", "arm_i8mm"})
+
+    @property
+    def bf16(self) -> bool:
+        return bool(self.found & {"avx512_bf16", "amx_bf16", "arm_bf16"})
+
+    @property
+    def saturates(self) -> bool:
+        """Whether sums of uint8 × int8 pass through 16 bits, where two products of large numbers do not fit (x86
+        without VNNI)."""
+        return self.known and self.architecture == "x86" and not self.found & {"vnni", "amx_int8"}
+
+    def __str__(self) -> str:
+        return ", ".join(sorted(self.found)) or "none of the instructions for small numbers"
+
+
+def cpu_features(info: Path = Path("/proc/cpuinfo"), machine: str | None = None) -> CpuFeatures:
+    """Read what the system lists.
+
+    Args:
+        info: Linux's list.
+        machine: as `platform.machine` gives it, by default this machine's.
+    """
+    name = (platform.machine() if machine is None else machine).lower()
+    arm = name in ("aarch64", "arm64")
+    architecture = "x86" if name in ("x86_64", "amd64", "i386", "i686") else "arm" if arm else name
+    listed = [set(values.split()) for key in ("flags", "Features") for values in cpuinfo(key, info)]
+    if not listed:
+        # every 64-bit ARM chip that macOS runs on has dot products
+        apple = arm and machine is None and platform.system() == "Darwin"
+        return CpuFeatures(architecture, frozenset({"arm_dot"} if apple else ()), known=apple)
+    common = set.intersection(*listed)  # cores may differ
+    flags = _X86_FLAGS if architecture == "x86" else _ARM_FLAGS
+    return CpuFeatures(architecture, frozenset(feature for feature, names in flags.items() if names & common))
+
+
+def cpuinfo(key: str, info: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """What Linux's list has under a key, one entry a core; none where there is no such list."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    pairs = (line.partition(":") for line in lines)
+    return [value.strip() for name, _, value in pairs if name.strip() == key]

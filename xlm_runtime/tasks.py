@@ -23,6 +23,19 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Beam:
+    """Two outputs that list tokens, best first: their places in the row, and their probabilities.
+
+    `starts` is set for ends: the output of the starts that they belong to. Ends are (end, start), flattened, so that
+    with n starts every nth end, from the first on, is one of the best start.
+    """
+
+    index: str
+    probability: str
+    starts: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """A row of the table."""
 
@@ -35,6 +48,12 @@ class Task:
     extra_inputs: tuple[TensorSpec, ...] = ()
     token_outputs: tuple[str, ...] = ()
     """Outputs with one entry a token, meaningless at padding."""
+    scores: tuple[str, ...] = ()
+    """Outputs that choose: their last axis holds the scores of what is chosen among, be it labels, words, or a row's
+    tokens."""
+    vectors: tuple[str, ...] = ()
+    """Outputs whose last axis is a vector, which has a direction."""
+    beams: tuple[Beam, ...] = ()
     kept: str = "tokens"
     """What the head reads of the last layer: each of the "tokens" for itself; whole "rows"; the "summary", one token of
     a sequence or, with `summary_type` "mean", its row; or the tokens at "logit_positions"."""
@@ -42,6 +61,8 @@ class Task:
     """Whether a causal checkpoint's graph takes the keys and values of past tokens and gives those of new ones."""
 
 
+PAST, PRESENT = "past_key_values.", "present."
+"""What the names of a cache's inputs and outputs begin with."""
 ROWS = ("batch",)
 LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
 LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)
@@ -58,6 +79,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=(TensorSpec("last_hidden_state", "float", ("batch", "sequence", "emb_dim")),),
         token_outputs=("last_hidden_state",),
+        vectors=("last_hidden_state",),
     ),
     Task(
         "fill-mask",
@@ -65,6 +87,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        scores=("logits",),
         kept="logit_positions",
     ),
     Task(
@@ -73,6 +96,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=LM_OUTPUTS,
         extra_inputs=LOGIT_POSITIONS,
+        scores=("logits",),
         kept="logit_positions",
         may_cache=True,
     ),
@@ -81,6 +105,7 @@ TASKS: tuple[Task, ...] = (
         "ForSequenceClassification",
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "num_labels")),),
+        scores=("logits",),
         kept="summary",
     ),
     Task(
@@ -88,6 +113,7 @@ TASKS: tuple[Task, ...] = (
         "ForMultipleChoice",
         CHOICES,
         outputs=(TensorSpec("logits", "float", ("batch", "num_choices")),),
+        scores=("logits",),
         kept="summary",
     ),
     Task(
@@ -96,6 +122,7 @@ TASKS: tuple[Task, ...] = (
         ROWS,
         outputs=(TensorSpec("logits", "float", ("batch", "sequence", "num_labels")),),
         token_outputs=("logits",),
+        scores=("logits",),
     ),
     Task(
         "question-answering",
@@ -112,6 +139,10 @@ TASKS: tuple[Task, ...] = (
             TensorSpec("p_mask", "float32", ("batch", "sequence")),
             TensorSpec("cls_index", "int64", ("batch",)),
         ),
+        beams=(
+            Beam("start_top_index", "start_top_log_probs"),
+            Beam("end_top_index", "end_top_log_probs", starts="start_top_index"),
+        ),
         kept="rows",
     ),
     Task(
@@ -123,6 +154,7 @@ TASKS: tuple[Task, ...] = (
             TensorSpec("end_logits", "float", ("batch", "sequence")),
         ),
         token_outputs=("start_logits", "end_logits"),
+        scores=("start_logits", "end_logits"),
     ),
 )
 
@@ -206,7 +238,7 @@ def graph_inputs(
         inputs.append(TensorSpec("langs", "int64", tokens))
     more = (*optional, "position_ids") if cache else optional
     inputs += [TensorSpec(name, "int64", tokens) for name in OPTIONAL_INPUTS[:2] if name in more]
-    past = cache_specs(config, "past_key_values", "past_sequence") if cache else ()
+    past = cache_specs(config, PAST, "past_sequence") if cache else ()
     return (*inputs, *task.extra_inputs, *past)
 
 
@@ -266,7 +298,7 @@ def graph_outputs(
             else spec
             for spec in task.outputs
         )
-    outputs = [*task.outputs, *(cache_specs(config, "present", "sequence") if cache else ())]
+    outputs = [*task.outputs, *(cache_specs(config, PRESENT, "sequence") if cache else ())]
     if hidden_states:
         axes = (*task.rows, "sequence", "emb_dim")
         outputs += [TensorSpec(f"hidden_states.{i}", "float", axes) for i in range(config.n_layers + 1)]
@@ -277,7 +309,7 @@ def graph_outputs(
 
 
 def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:
-    """Key and value of every layer, under the names `prefix.{layer}.key` and `prefix.{layer}.value`."""
+    """Key and value of every layer, under the names `{prefix}{layer}.key` and `{prefix}{layer}.value`."""
     axes = ("batch", "n_heads", length, "head_dim")
-    names = [f"{prefix}.{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value")]
+    names = [f"{prefix}{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value")]
     return tuple(TensorSpec(name, "float", axes) for name in names)

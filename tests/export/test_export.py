@@ -18,7 +18,7 @@ from tests.tolerances import RUNTIME_FP32
 from xlm_export import VerificationError, export, load_checkpoint, verify
 from xlm_export.families.xlm.family import XLM
 from xlm_export.tracing.graph import ExportGraph
-from xlm_export.verification.report import LIMITS, OutputError
+from xlm_export.verification.report import TOLERANCES, OutputError
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session
@@ -194,7 +194,7 @@ def test_an_existing_folder_is_kept_without_force(tmp_path: Path) -> None:
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMModel")
 
-    def interrupt(step: str) -> None:
+    def interrupt(step: str, left: int) -> None:
         if step.startswith("verify"):
             raise KeyboardInterrupt
 
@@ -245,5 +245,5 @@ def test_refused_options(options: dict[str, Any], message: str, tmp_path: Path) 
 
 
 def test_the_table_of_tasks_names_each_precisions_limit() -> None:
-    assert set(LIMITS) == {"fp32", "fp16", "bf16"}
+    assert set(TOLERANCES) == {"fp32", "fp16", "bf16"}
     assert len({(task.name, task.head) for task in TASKS}) == len(TASKS)

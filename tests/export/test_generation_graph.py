@@ -13,7 +13,7 @@ import torch
 from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint, verify
-from xlm_export.verification.report import LIMITS
+from xlm_export.verification.report import TOLERANCES
 from xlm_runtime import pipeline
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session
@@ -105,7 +105,7 @@ def test_half_precision(precision: str, tmp_path: Path) -> None:
     assert bundle.verification["status"] == "passed"
     assert bundle.verification["provider"] == ("cpu" if precision == "fp16" else "openvino")
     errors = bundle.verification["outputs"].values()
-    assert max(error["relative"] for error in errors) < LIMITS[precision].relative_error
+    assert max(error["relative"] for error in errors) < TOLERANCES[precision].relative_error
 
 
 @pytest.mark.slow

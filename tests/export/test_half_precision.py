@@ -20,7 +20,8 @@ from xlm_export import load_checkpoint
 from xlm_export.onnx_graph.file import save
 from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import trace
-from xlm_export.verification.report import VerificationCase, verify_graph
+from xlm_export.verification.against_torch import verify_graph
+from xlm_export.verification.batches import VerificationCase
 from xlm_runtime.providers import verifying_provider
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task

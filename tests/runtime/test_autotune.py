@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -201,14 +200,20 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> 
     assert "usage: xlm-runtime" in capsys.readouterr().err
 
 
-def test_figures_that_cannot_be_kept_are_printed_all_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_that_cannot_be_kept_are_printed_all_the_same(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (copy / "bundle.json").read_bytes()
-    (copy / f".bundle.json.{os.getpid()}").mkdir()  # where the new file would be written first
+
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", refuse)
     assert cli.main(["autotune", str(copy), "--threads", "1"]) == 1
     out, err = capsys.readouterr()
     assert "model.onnx  openvino" in out
     assert err.count("\n") == 1
-    assert f"The figures could not be kept: '{copy}' cannot be written (" in err
+    assert f"The figures could not be kept: '{copy}' cannot be written (Read-only file system)" in err
     assert (copy / "bundle.json").read_bytes() == before
 
 

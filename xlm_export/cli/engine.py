@@ -3,53 +3,80 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xlm_export.cli.lists import comma_separated
+from xlm_export.engines import build_engine
+from xlm_export.progress import Progress
 from xlm_runtime.bundle.engine_stamp import FLAVORS
 
-ENGINE_STEPS = 5  # that `build_engine` names
+
+class _FormerSpelling(argparse.Action):
+    """`--target`, as `--gpu-arch` was called before."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        print(f"xlm-export: note: {option_string} is now --gpu-arch", file=sys.stderr)
+        setattr(namespace, self.dest, values)
 
 
-def add_engine_command(commands: Any) -> None:
-    """Add the command to what `ArgumentParser.add_subparsers` gave."""
-    engine = commands.add_parser("engine", help="build a TensorRT engine from a bundle's graph")
-    engine.add_argument("bundle", type=Path)
-    engine.add_argument("--flavor", choices=FLAVORS, help="default: the first of them that is installed")
-    engine.add_argument("--precision", help="fp32, fp16 or bf16 (default: the bundle's first graph)")
-    engine.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--flavor", choices=FLAVORS, help="default: the first of them that is installed")
+    parser.add_argument("--precision", help="fp32, fp16 or bf16 (default: the bundle's first graph)")
+    parser.add_argument(
         "--profile",
         action="append",
         default=[],
         metavar="MIN:OPT:MAX",
         help="shapes to build for, each BATCHxSEQUENCE, such as 1x1:8x128:32x384; may be given several times",
     )
-    engine.add_argument("--profiles", help="or a set of them: default, latency, throughput or long")
-    engine.add_argument("--target", default="", help="GPU architectures, comma-separated, such as sm80,sm89")
-    engine.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep measurements between builds (tensorrt)")
-    engine.add_argument("--optimization-level", type=int, help="0 builds fast, 5 runs fast")
-    engine.add_argument("--name", help="of the files in engines/ (default: flavour, precision and targets)")
+    parser.add_argument("--profiles", help="or a set of them: default, latency, throughput or long")
+    parser.add_argument(
+        "--gpu-arch",
+        type=comma_separated,
+        default=(),
+        metavar="ARCH,…",
+        help="GPU architectures, comma-separated, such as sm80,sm89",
+    )
+    parser.add_argument(
+        "--target",
+        type=comma_separated,
+        action=_FormerSpelling,
+        dest="gpu_arch",
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep measurements between builds (tensorrt)")
+    parser.add_argument("--optimization-level", type=int, help="0 builds fast, 5 runs fast")
+    parser.add_argument("--name", help="of the files in engines/ (default: flavour, precision and architectures)")
 
 
-def run_engine(options: argparse.Namespace, progress: Callable[[str], None]) -> int:
-    """Build and report; returns the exit status."""
-    from xlm_export.engines import build_engine
-
+def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
+    """Build; returns the exit status and what to print."""
     stamp, report = build_engine(
         options.bundle,
         flavor=options.flavor,
         precision=options.precision,
         profile=tuple(options.profile),
         profiles=options.profiles,
-        targets=tuple(target for target in options.target.split(",") if target),
+        gpu_archs=options.gpu_arch,
         timing_cache=options.timing_cache,
         optimization_level=options.optimization_level,
         name=options.name,
         progress=progress,
     )
-    print(f"{options.bundle / stamp.plan}: {stamp.precision}, {report.plan_bytes / 1e6:.1f} MB, "
-          f"{report.seconds:.1f} s, {stamp.flavor} {stamp.version} for {', '.join(stamp.targets)}")  # fmt: skip
-    print(f"profiles: {', '.join(profile.name for profile in stamp.profiles)}")
-    print("\n".join(report.lines()))
-    return 0
+    built = f"{stamp.precision}, {report.plan_bytes / 1e6:.1f} MB, {report.seconds:.1f} s"
+    return 0, [
+        f"{options.bundle / stamp.plan}: {built}, {stamp.flavor} {stamp.version} for {', '.join(stamp.gpu_archs)}",
+        f"profiles: {', '.join(profile.name for profile in stamp.profiles)}",
+        *report.lines(),
+    ]

@@ -1,23 +1,23 @@
-"""`xlm-export quantize`."""
+"""`xlm-export quantize`: a further graph in a bundle, in fewer bits."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from xlm_export.progress import Progress
+from xlm_export.quantization import RECIPES, Limits, quantize
 
-def add_quantize(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser("quantize", help="add a graph in fewer bits to a bundle, measured against fp32")
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    recipes = "; ".join(f"{name}: {recipe.summary}" for name, recipe in RECIPES.items())
+    calibrated = ", ".join(name for name, recipe in RECIPES.items() if recipe.ranges)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--recipe", required=True, help="int8-dynamic, int8-static, int4-weights or bf16")
+    parser.add_argument("--recipe", required=True, help=recipes)
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, or lang<TAB>text; to "
                         "calibrate and compare on (default: eight sentences in seven languages)")  # fmt: skip
-    parser.add_argument("--percentile", type=float, metavar="P", help="int8-static: clip activations to a range that "
+    parser.add_argument("--percentile", type=float, metavar="P", help=f"{calibrated}: clip activations to a range that "
                         "holds P percent of their values, such as 99.99 (default: all of them)")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled data for the task's metric: JSON lines, or "
                         "a SQuAD file")  # fmt: skip
@@ -31,34 +31,23 @@ def add_quantize(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace such a graph that is already there")
 
 
-def run_quantize(options: argparse.Namespace, progress: Callable[[str, int], None]) -> Callable[[], None]:
-    """Quantise; returns what prints the report, for when the progress bar is gone."""
-    from xlm_export.quantization import Limits, quantize
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        made = quantize(
-            options.bundle,
-            options.recipe,
-            calibration=options.calibration,
-            data=options.data,
-            limits=Limits(options.max_divergence, options.min_agreement, options.min_metric),
-            percentile=options.percentile,
-            embeddings=not options.no_embeddings,
-            keep=options.keep,
-            per_layer=options.per_layer,
-            force=options.force,
-            progress=progress,
-        )
-
-    def show() -> None:
-        for warning in caught:
-            print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
-        size = (options.bundle / made.graph.file).stat().st_size / 1e6
-        print(f"{options.bundle}: {made.graph.file}, {size:.1f} MB")
-        print("\n".join(report_lines(made.report)))
-
-    return show
+def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
+    """Quantise; returns the exit status and what to print."""
+    made = quantize(
+        options.bundle,
+        options.recipe,
+        calibration=options.calibration,
+        data=options.data,
+        limits=Limits(options.max_divergence, options.min_agreement, options.min_metric),
+        percentile=options.percentile,
+        embeddings=not options.no_embeddings,
+        keep=options.keep,
+        per_layer=options.per_layer,
+        force=options.force,
+        progress=progress,
+    )
+    size = sum((options.bundle / name).stat().st_size for name in made.bundle.files_of(made.graph)) / 1e6
+    return 0, [f"{options.bundle}: {made.graph.file}, {size:.1f} MB", *report_lines(made.report)]
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:

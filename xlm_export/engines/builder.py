@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
 
-from xlm_export.engines.join_past import join_past
+from xlm_export.engines.concat_past import concat_past
 from xlm_export.engines.profiles import custom_profile, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
 from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
 from xlm_export.onnx_graph.file import save
+from xlm_export.progress import Progress, Steps
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle.atomic import drafts, write_bytes
 from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
 # What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.
-DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
+DEFAULT_ARCHS = ("sm80", "sm86", "sm89", "sm120")
 
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -34,11 +35,11 @@ def build_engine(
     precision: str | None = None,
     profile: Sequence[str] = (),
     profiles: str | None = None,
-    targets: Sequence[str] = (),
+    gpu_archs: Sequence[str] = (),
     timing_cache: str | Path | None = None,
     optimization_level: int | None = None,
     name: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[EngineStamp, EngineReport]:
     """Build an engine from a padded graph of a bundle.
 
@@ -51,11 +52,11 @@ def build_engine(
         precision: which of the bundle's graphs, "fp32", "fp16" or "bf16"; by default the first that fits.
         profile: shapes to build for, each `min:opt:max`, see `custom_profile`.
         profiles: or a set of them: "default", "latency", "throughput" or "long", see `PRESETS`.
-        targets: GPU architectures, such as "sm89". `tensorrt` builds for the GPU at hand alone.
+        gpu_archs: GPU architectures, such as "sm89". `tensorrt` builds for the GPU at hand alone.
         timing_cache: a file that keeps `tensorrt`'s measurements of kernels from one build to the next.
         optimization_level: 0 (builds fast) to 5 (runs fast); by default TensorRT's own.
-        name: of the files; by default flavour, precision and targets.
-        progress: called with the name of each step before it starts.
+        name: of the files; by default flavour, precision and architectures.
+        progress: see `Progress`.
 
     Raises:
         InputError: options that are unknown or contradict each other, or a bundle without such a graph.
@@ -63,9 +64,9 @@ def build_engine(
         MissingExtraError: the TensorRT module is not installed.
         EngineError: TensorRT refuses the graph or cannot build, or the network does not compute in `precision`.
     """
-    step = progress or (lambda name: None)
+    steps = Steps(progress, 5)
     _check_options(profile, profiles, optimization_level, name)
-    step("check the bundle")
+    steps("check the bundle")
     written = Bundle.load(bundle)
     graph = _padded_graph(written, precision)
     if profile:
@@ -73,24 +74,24 @@ def build_engine(
     else:
         chosen = preset_profiles(profiles or "default", graph, written.config)
     toolkit = Toolkit(flavor)
-    options = BuildOptions(_targets(toolkit, targets), optimization_level, _read_cache(toolkit, timing_cache))
+    options = BuildOptions(_gpu_archs(toolkit, gpu_archs), optimization_level, _read_cache(toolkit, timing_cache))
     written.check_files(written.files_of(graph))
-    step(f"parse {graph.file}")
+    steps(f"parse {graph.file}")
     network = _parse(toolkit, written, graph)
     types = NetworkTypes.read(network)
     types.check(graph.precision, graph.file)
-    step(f"build for {len(chosen)} profiles")
+    steps(f"build for {len(chosen)} profiles")
     began = time.perf_counter()
     plan, cache = toolkit.build(network, chosen, options)
     seconds = time.perf_counter() - began
-    step("inspect the engine")
-    report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.targets))
-    step("write the engine")
-    stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.targets)))
+    steps("inspect the engine")
+    report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.gpu_archs))
+    steps("write the engine")
+    stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.gpu_archs)))
     words = _words(profile, profiles, optimization_level, name)
-    stamp = _write(written, graph, toolkit, options.targets, chosen, plan, stem, words, report)
+    stamp = _write(written, graph, toolkit, options.gpu_archs, chosen, plan, stem, words, report)
     if timing_cache is not None and cache is not None:
-        _write_whole(Path(timing_cache), cache)
+        write_bytes(Path(timing_cache), cache)
     return stamp, report
 
 
@@ -122,29 +123,29 @@ def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Any:
     if not graph.has_cache:
         return toolkit.parse(path)
     model = onnx_ir.load(path)
-    join_past(model)
+    concat_past(model)
     with tempfile.TemporaryDirectory(prefix=".engine.", dir=bundle.folder) as folder:
         joined = Path(folder, graph.file)
         save(model, joined)
         return toolkit.parse(joined)
 
 
-def _targets(toolkit: Toolkit, targets: Sequence[str]) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys(target.lower() for target in targets))
-    available = toolkit.available_targets()
+def _gpu_archs(toolkit: Toolkit, asked: Sequence[str]) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(name.lower() for name in asked))
+    available = toolkit.available_archs()
     if available:
-        for target in wanted:
-            if target not in available:
+        for name in wanted:
+            if name not in available:
                 raise InputError(
-                    f"{toolkit.flavor} {toolkit.version} does not build for the target '{target}'; expected some of "
+                    f"{toolkit.flavor} {toolkit.version} does not build for the GPU '{name}'; expected some of "
                     f"{', '.join(available)}. For another GPU use --flavor tensorrt on a machine that has it."
                 )
-        return wanted or DEFAULT_TARGETS
+        return wanted or DEFAULT_ARCHS
     here = _architecture(f"An engine of {toolkit.flavor}")
     if wanted not in ((), (here,)):
         raise InputError(
             f"{toolkit.flavor} builds for the GPU at hand, which is {here}, not for {', '.join(wanted)}; leave out "
-            "--target, or use --flavor tensorrt-rtx."
+            "--gpu-arch, or use --flavor tensorrt-rtx."
         )
     return (here,)
 
@@ -163,14 +164,14 @@ def _architecture(purpose: str) -> str:
     return architecture
 
 
-def _inspect(toolkit: Toolkit, plan: Any, targets: tuple[str, ...]) -> dict[str, Any] | str:
+def _inspect(toolkit: Toolkit, plan: Any, gpu_archs: tuple[str, ...]) -> dict[str, Any] | str:
     """What the inspector says, or why it cannot be asked: an engine is loaded on a GPU that it is for."""
     try:
         here = _architecture("The engine inspector")
     except (MissingExtraError, EngineError) as error:
         return f"not asked, it needs a GPU. {error}"
-    if here not in targets:
-        return f"not asked, the GPU here is {here} and the engine for {', '.join(targets)}"
+    if here not in gpu_archs:
+        return f"not asked, the GPU here is {here} and the engine for {', '.join(gpu_archs)}"
     return toolkit.inspect(plan)
 
 
@@ -211,7 +212,7 @@ def _write(
     bundle: Bundle,
     graph: Graph,
     toolkit: Toolkit,
-    targets: tuple[str, ...],
+    gpu_archs: tuple[str, ...],
     profiles: tuple[EngineProfile, ...],
     plan: Any,
     stem: str,
@@ -222,39 +223,27 @@ def _write(
     folder = bundle.folder / ENGINES_FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{stem}.plan"
-    temporary = folder / f".{path.name}.{os.getpid()}"
     try:
-        temporary.write_bytes(memoryview(plan))
-        stamp = EngineStamp(
-            flavor=toolkit.flavor,
-            version=toolkit.version,
-            targets=targets,
-            precision=graph.precision,
-            profiles=profiles,
-            graph=graph.file,
-            sources={name: bundle.files[name] for name in bundle.files_of(graph)},
-            plan=f"{ENGINES_FOLDER}/{path.name}",
-            plan_sha256=file_sha256(temporary),
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            options=words,
-        )
-        path.with_suffix(".json").unlink(missing_ok=True)
-        temporary.replace(path)
+        with drafts(path) as (draft,):
+            draft.write_bytes(memoryview(plan))
+            stamp = EngineStamp(
+                flavor=toolkit.flavor,
+                version=toolkit.version,
+                gpu_archs=gpu_archs,
+                precision=graph.precision,
+                profiles=profiles,
+                graph=graph.file,
+                sources={name: bundle.files[name] for name in bundle.files_of(graph)},
+                plan=f"{ENGINES_FOLDER}/{path.name}",
+                plan_sha256=file_sha256(draft),
+                inputs=graph.inputs,
+                outputs=graph.outputs,
+                options=words,
+            )
+            path.with_suffix(".json").unlink(missing_ok=True)
         stamp.write(path.with_suffix(".json"), report.to_dict())
     except BaseException:
-        temporary.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
     return stamp
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

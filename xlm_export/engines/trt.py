@@ -36,9 +36,9 @@ class Message:
 
 @dataclass
 class BuildOptions:
-    """How to build. `targets` are architectures such as "sm89"; with `tensorrt` they name the GPU at hand."""
+    """How to build. `gpu_archs` are such as "sm89"; with `tensorrt` they name the GPU at hand."""
 
-    targets: tuple[str, ...]
+    gpu_archs: tuple[str, ...]
     optimization_level: int | None = None
     timing_cache: bytes | None = None
 
@@ -64,7 +64,7 @@ class Toolkit:
         self._logger.messages = self.messages
         self._parts: list[Any] = []  # a builder and a parser have to outlive the network that they made
 
-    def available_targets(self) -> tuple[str, ...]:
+    def available_archs(self) -> tuple[str, ...]:
         """The architectures that this module compiles for without the GPU; none where it needs the GPU itself."""
         if not hasattr(self.api, "ComputeCapability"):
             return ()
@@ -108,10 +108,10 @@ class Toolkit:
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
         self._add_profiles(builder, config, network, profiles)
-        if self.available_targets():
-            config.num_compute_capabilities = len(options.targets)
-            for i, target in enumerate(options.targets):
-                config.set_compute_capability(self.api.ComputeCapability.__members__[target.upper()], i)
+        if self.available_archs():
+            config.num_compute_capabilities = len(options.gpu_archs)
+            for i, name in enumerate(options.gpu_archs):
+                config.set_compute_capability(self.api.ComputeCapability.__members__[name.upper()], i)
         cache = None
         if options.timing_cache is not None:
             cache = config.create_timing_cache(options.timing_cache)

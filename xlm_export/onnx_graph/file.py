@@ -27,25 +27,41 @@ _GRAPH_INITIALIZER = 5 << 3 | 2
 _TENSOR_RAW_DATA = 9 << 3 | 2
 _TENSOR_DOC_STRING = 12 << 3 | 2
 
-# Weights of this size or more begin at multiples of ALIGNMENT, so that an engine can use them where they lie.
+# Weights of this size or more begin at multiples of ALIGNMENT, so that a session can use them where they lie.
 SHARED_BYTES, ALIGNMENT = 4096, 64
 
 
-def save(model: onnx_ir.Model, path: Path, external_data: bool = False) -> None:
+def save(model: onnx_ir.Model, path: Path, outside: bool = False) -> None:
     """Write the model and check it. Weights that lie in other files of the folder stay there.
 
     Args:
-        external_data: weights in `path`.data even where they are small enough to stand inside.
+        outside: weights in `path`.data (`external_data`) even where they are small enough to stand inside.
 
     Raises:
         onnx.checker.ValidationError: the graph is not valid ONNX.
     """
-    if external_data or weight_bytes(model) > INLINE_LIMIT:
-        onnx_ir.save(model, path, external_data=f"{path.name}.data")
+    external_data(path).unlink(missing_ok=True)  # of an earlier model of this name
+    if outside or weight_bytes(model) > INLINE_LIMIT:
+        onnx_ir.save(model, path, external_data=external_data(path).name)
     else:
         with path.open("wb") as file:
             _write_inline(model, file)
     onnx.checker.check_model(str(path))
+
+
+def external_data(path: Path) -> Path:
+    """Where a model's weights lie that do not stand inside its file."""
+    return path.with_name(f"{path.name}.data")
+
+
+def rename_external_file(path: Path, name: str, new_name: str) -> None:
+    """Let a model, all of whose own weights are in another file, look for that one under another name."""
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if (entry.key, entry.value) == ("location", name):
+                entry.value = new_name
+    path.write_bytes(proto.SerializeToString())
 
 
 def weight_bytes(model: onnx_ir.Model) -> int:
@@ -86,7 +102,7 @@ def copy_weights(model: onnx_ir.Model) -> None:
             value.const_value = onnx_ir.tensor(value.const_value.numpy().copy(), name=value.name)
 
 
-def weight_files(model: onnx_ir.Model) -> tuple[str, ...]:
+def external_files(model: onnx_ir.Model) -> tuple[str, ...]:
     """Names of the files that the model's weights lie in, beside its own."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return tuple(sorted({str(tensor.location) for tensor in tensors if isinstance(tensor, onnx_ir.ExternalTensor)}))

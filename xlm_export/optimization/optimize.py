@@ -1,19 +1,19 @@
-"""A bundle's portable graph, rewritten for one engine, as a further graph of the bundle."""
+"""A bundle's portable graph, rewritten for one provider, as a further graph of the bundle."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xlm_export.bundle_writer import add_graph, draft_of, recipe_of, replaced_by
 from xlm_export.errors import VerificationError
-from xlm_export.export import write_contents
-from xlm_export.onnx_graph.file import open_model, save, weight_files
+from xlm_export.onnx_graph.file import external_files, open_model, save
 from xlm_export.optimization.passes import apply_passes, chosen_passes
+from xlm_export.progress import Progress, Steps
 from xlm_export.verification.against_graph import verify_against
 from xlm_export.verification.report import VerificationReport
-from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import open_session
 
@@ -37,18 +37,18 @@ def optimize(
     precision: str | None = None,
     passes: Sequence[str] | None = None,
     force: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Optimization:
-    """Add a graph for one engine to a bundle. The portable graph stays, and the new one reads its weights.
+    """Add a graph for one provider to a bundle. The portable graph stays, and the new one reads its weights.
 
     `bundle.json` names the new file only once it is there and verified; on any error the bundle is as before.
 
     Args:
         target: a name out of `TARGETS`.
-        precision: of the portable graph to begin with; by default the bundle's first.
+        precision: of the portable graph to begin with, or the recipe that made it; by default the bundle's first.
         passes: names out of `PASSES` instead of the target's own.
         force: replace such a graph that is already there.
-        progress: called with the name of each step before it starts.
+        progress: see `Progress`.
 
     Raises:
         InputError: an unknown name, a pass that this graph has nothing for, or the graph is already there.
@@ -56,65 +56,49 @@ def optimize(
         OptimizationError: a pass did not match as often as the configuration says.
         VerificationError: the new graph's answers are not the portable one's.
     """
-    step = progress or (lambda name: None)
-    step("check the bundle")
+    steps = Steps(progress, 4)
+    steps("check the bundle")
     written = Bundle.load(bundle)
     written.check_files()
     source = _portable(written, precision)
     chosen = chosen_passes(source, written.config, target, passes)
-    kept = tuple(item for item in written.graphs if not _same_place(item, source, target))
-    if len(kept) < len(written.graphs) and not force:
+    entry = replace(source, target=target, recipe=recipe_of(written, source))
+    entry = replace(entry, file=entry.file_name)
+    if replaced_by(written, entry, "optimized") and not force:
         raise InputError(
             f"The bundle '{bundle}' has a graph for {target} in {source.precision} already; use --force (force=True) "
             "to replace it."
         )
-    step("match the passes")
-    folder = written.folder
-    model = open_model(folder / source.file)
+    steps("match the passes")
+    model = open_model(written.folder / source.file)
     counts = apply_passes(model, chosen, written.config.n_layers, source.precision in _HALF)
     model.metadata_props["engine"] = target
-    layout = "" if source.layout == "padded" else f"{source.layout}."
-    name = f"model.{layout}{source.precision}.{target}.onnx"
-    made = folder / f".{os.getpid()}.{name}"  # in the folder itself, where the weights are
-    try:
-        step("write the graph")
-        save(model, made)
-        entry = replace(source, file=name, target=target, weights_in=weight_files(model))
-        report = _verify(written, source, made, step)
+    with draft_of(written) as draft:
+        steps("write the graph")
+        save(model, draft)
+        entry = replace(entry, weights_in=external_files(model))
+        report = _verify(written, source, draft, steps)
         if report.failures:
             raise VerificationError(f"The graph for {target} was not added.\n{report.table()}")
-        files = {key: value for key, value in written.files.items() if key != name}
-        if name in written.files:  # no moment in which bundle.json and the file it names differ
-            write_contents(replace(written, graphs=kept, files=files))
-        digest = file_sha256(made)
-        os.replace(made, folder / name)
-    finally:
-        made.unlink(missing_ok=True)
-    summary = {"passes": counts, "against": source.file, **report.to_dict()}
-    optimized = {**written.verification.get("optimized", {}), name: summary}
-    verification = {**written.verification, "optimized": optimized}
-    result = replace(written, graphs=(*kept, entry), files={**files, name: digest}, verification=verification)
-    return Optimization(write_contents(result), entry, counts, report)
+        summary = {"passes": counts, "against": source.file, **report.to_dict()}
+        made = add_graph(written, draft, source, entry, "optimized", summary)
+    return Optimization(made, entry, counts, report)
 
 
 def _portable(bundle: Bundle, precision: str | None) -> Graph:
     wanted = bundle.graphs[0].precision if precision is None else precision
     for graph in bundle.graphs:
-        if graph.target is None and graph.precision == wanted:
+        if graph.is_portable and wanted in (graph.precision, recipe_of(bundle, graph)):
             return graph
-    there = ", ".join(item.precision for item in bundle.graphs if item.target is None)
+    there = ", ".join(recipe_of(bundle, item) or item.precision for item in bundle.graphs if item.is_portable)
     raise InputError(
         f"The bundle '{bundle.folder}' has no portable graph in precision '{wanted}' to optimise; it has {there}."
     )
 
 
-def _same_place(item: Graph, source: Graph, target: str) -> bool:
-    return (item.target, item.precision, item.layout) == (target, source.precision, source.layout)
-
-
-def _verify(bundle: Bundle, source: Graph, made: Path, step: Callable[[str], None]) -> VerificationReport:
+def _verify(bundle: Bundle, source: Graph, made: Path, steps: Steps) -> VerificationReport:
     """On the CPU, whatever the target: ONNX Runtime has every fused operator there too, and a bundle is often made on a
     machine without a GPU."""
-    step("open both graphs")
+    steps("open both graphs")
     reference, candidate = open_session(bundle.folder / source.file), open_session(made)
-    return verify_against(reference, candidate, bundle, source, "cpu", lambda case: step(f"verify {case}"))
+    return verify_against(reference, candidate, bundle, source, "cpu", steps)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir
 
 from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.constants import array, constant
 from xlm_export.onnx_graph.names import WeightNames
 
 
@@ -75,12 +76,12 @@ def _is_bias(value: onnx_ir.Value, names: WeightNames) -> bool:
 def _join(graph: onnx_ir.Graph, products: list[_Product], names: WeightNames) -> None:
     first = products[0]
     prefix = str(names.joined([product.bias for product in products])).removesuffix(".bias")
-    biases = [_array(product.bias) for product in products]
-    weights = [_array(product.weight) for product in products]
+    biases = [array(product.bias) for product in products]
+    weights = [array(product.weight) for product in products]
     # MatMul has W (in, out), Gemm (out, in): outputs are joined in both
-    weight = _initializer(graph, f"{prefix}.weight", np.concatenate(weights, axis=0 if first.transposed else 1))
-    bias = _initializer(graph, f"{prefix}.bias", np.concatenate(biases))
-    sizes = _initializer(graph, f"{prefix}.sizes", np.array([len(values) for values in biases], np.int64))
+    weight = constant(graph, f"{prefix}.weight", np.concatenate(weights, axis=0 if first.transposed else 1))
+    bias = constant(graph, f"{prefix}.bias", np.concatenate(biases))
+    sizes = constant(graph, f"{prefix}.sizes", np.array([len(values) for values in biases], np.int64))
     nodes = []
     if first.transposed:
         nodes.append(onnx_ir.node("Gemm", [first.input, weight, bias], {"transB": 1}, name=f"{prefix}/Gemm"))
@@ -98,18 +99,3 @@ def _join(graph: onnx_ir.Graph, products: list[_Product], names: WeightNames) ->
     for product, new in zip(products, split.outputs, strict=True):
         onnx_ir.convenience.replace_all_uses_with(product.last.outputs[0], new, replace_graph_outputs=True)
     graph.remove({node for product in products for node in (product.first, product.last)}, safe=True)
-
-
-def _array(value: onnx_ir.Value) -> np.ndarray:
-    if value.const_value is None:
-        raise ValueError(f"The weight {value.name} has no value.")
-    return value.const_value.numpy()
-
-
-def _initializer(graph: onnx_ir.Graph, name: str, array: np.ndarray) -> onnx_ir.Value:
-    tensor = onnx_ir.tensor(array, name=name)
-    value = onnx_ir.Value(
-        name=name, const_value=tensor, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype)
-    )
-    graph.register_initializer(value)
-    return value

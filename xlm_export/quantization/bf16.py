@@ -12,7 +12,7 @@ from __future__ import annotations
 import ml_dtypes
 import onnx_ir
 
-from xlm_export.quantization.products import array, constant
+from xlm_export.onnx_graph.constants import array, constant
 
 _LEAST = 4096
 

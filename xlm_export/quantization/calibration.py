@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_graph.file import open_model, save
+from xlm_export.onnx_graph.constants import constant
+from xlm_export.onnx_graph.file import external_data, open_model, save
 from xlm_export.quantization.int8 import Ranges
-from xlm_export.quantization.products import constant, find_products
+from xlm_export.quantization.products import find_products
 from xlm_runtime.sessions import Array, Session, open_session
 
 BINS = 8192
@@ -134,3 +135,4 @@ def _opened(model: onnx_ir.Model, scratch: Path) -> Iterator[Session]:
         yield open_session(scratch)
     finally:
         scratch.unlink(missing_ok=True)
+        external_data(scratch).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir
 
+from xlm_export.onnx_graph.constants import array, constant
 from xlm_export.onnx_graph.file import copy_weights
 from xlm_export.quantization.products import find_products
 
@@ -54,11 +55,7 @@ def _gemm_to_matmul(
     """
     matrix = weight
     if gemm.attributes.get_int("transB", 0):
-        if weight.const_value is None:
-            raise ValueError(f"The weight {weight.name} is no constant.")
-        values = np.ascontiguousarray(weight.const_value.numpy().T)
-        matrix = onnx_ir.val(f"{weight.name}.transposed", const_value=onnx_ir.tensor(values))
-        graph.register_initializer(matrix)
+        matrix = constant(graph, f"{weight.name}.transposed", np.ascontiguousarray(array(weight).T))
     product = onnx_ir.node("MatMul", [gemm.inputs[0], matrix])
     nodes = [product]
     if bias is not None:

@@ -1,7 +1,7 @@
-"""Matrix products and embeddings in int8, in ONNX's standard operators, so that every engine can run the graph.
+"""Matrix products and embeddings in int8, in ONNX's standard operators, so that every provider can run the graph.
 
     dynamic   x·W  →  (MatMulInteger(Q(x), Wq) · s_x · s_W), s_x from the call's own values
-    static    x·W  →  DQ(Q(x)) · DQ(Wq), s_x from calibration; engines join these to one product in int8
+    static    x·W  →  DQ(Q(x)) · DQ(Wq), s_x from calibration; providers join these to one product in int8
     embedding E[i] →  Eq[i] · s_E[i]
 
 Weights are symmetric, with a scale for each column (for each word in embeddings); activations are uint8 with one scale
@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir
 
-from xlm_export.quantization.products import Product, array, constant, find_embeddings, find_products
+from xlm_export.onnx_graph.constants import array, constant
+from xlm_export.quantization.products import Product, find_embeddings, find_products
 
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and highest value of activations, by name."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir
 
 from xlm_export.families.table import names_of
+from xlm_export.onnx_graph.constants import array
 from xlm_export.onnx_graph.names import WeightNames
 
 
@@ -67,25 +67,6 @@ def find_embeddings(model: onnx_ir.Model, vocab_size: int) -> list[onnx_ir.Node]
         and _is_matrix(table)
         and array(table).shape[0] == vocab_size
     ]
-
-
-def array(value: onnx_ir.Value) -> np.ndarray:
-    """A constant's values."""
-    if value.const_value is None:
-        raise ValueError(f"The value {value.name} is no constant.")
-    return value.const_value.numpy()
-
-
-def constant(graph: onnx_ir.Graph, name: str, values: np.ndarray) -> onnx_ir.Value:
-    """A new constant, or the one that has this name already."""
-    if name in graph.initializers:
-        return graph.initializers[name]
-    tensor = onnx_ir.tensor(values, name=name)
-    value = onnx_ir.Value(
-        name=name, const_value=tensor, shape=onnx_ir.Shape(values.shape), type=onnx_ir.TensorType(tensor.dtype)
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _is_matrix(value: onnx_ir.Value) -> bool:

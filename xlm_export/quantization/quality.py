@@ -5,17 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from xlm_export.batches import BatchMaker, Text
-from xlm_export.verification.generations import GenerationCase, generation_cases, steps
+from xlm_export.quantization.texts import Text
+from xlm_export.verification.batches import BatchMaker
+from xlm_export.verification.generations import GenerationCase, generation_cases, run_case
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
 from xlm_runtime.sessions import Array, Session
+from xlm_runtime.tasks import PRESENT, Beam, Task, find_task
 
 Work = Mapping[str, Array] | GenerationCase
 _LEAST_PROBABILITY = 1e-9
@@ -31,6 +33,7 @@ class Quality:
     vectors the mean of 1 - cosine. `errors` are those of each output, as in verification.
     """
 
+    task: Task
     errors: dict[str, OutputError] = field(default_factory=dict)
     _same: list[Array] = field(default_factory=list, repr=False)
     _divergence: list[Array] = field(default_factory=list, repr=False)
@@ -56,7 +59,7 @@ class Quality:
         """Take in the outputs of one call; `mask`, (…, sequence), says which tokens are real."""
         for name, theirs in want.items():
             ours = got[name]
-            if theirs.dtype.kind != "f" or name.startswith("present."):
+            if theirs.dtype.kind != "f" or name.startswith(PRESENT):
                 continue
             error = self.errors.setdefault(name, OutputError())
             error.not_finite += int((~np.isfinite(ours)).sum())
@@ -67,13 +70,13 @@ class Quality:
                 if mask is not None and theirs.shape[: mask.ndim] == mask.shape:
                     ours, theirs = ours[mask], theirs[mask]
                 error.add(ours, theirs)
-            if name in ("logits", "start_logits", "end_logits"):
+            if name in self.task.scores:
                 self._add_scores(_rows(ours), _rows(theirs))
-            elif name == "last_hidden_state":
+            elif name in self.task.vectors:
                 self._divergence.append(1 - _cosine(ours, theirs))
-        for side in ("start", "end"):
-            if f"{side}_top_index" in want:
-                self._add_beam(got, want, side)
+        for beam in self.task.beams:
+            if beam.index in want:
+                self._add_beam(got, want, beam)
 
     def _add_scores(self, ours: Array, theirs: Array) -> None:
         if theirs.shape[-1] < 2 or not len(theirs):
@@ -82,11 +85,11 @@ class Quality:
         p, q = _log_softmax(theirs), _log_softmax(ours)
         self._divergence.append((np.exp(p) * (p - q)).sum(-1))
 
-    def _add_beam(self, got: Mapping[str, Array], want: Mapping[str, Array], side: str) -> None:
+    def _add_beam(self, got: Mapping[str, Array], want: Mapping[str, Array], beam: Beam) -> None:
         """Of the listed candidates; one that the graph does not list is as probable there as its last one at most."""
-        index, probability = f"{side}_top_index", f"{side}_top_log_probs"  # probabilities, whatever the name
-        if side == "end":  # (ends, starts), flattened: the ends of the best start
-            starts = want["start_top_index"].shape[1]
+        index, probability = beam.index, beam.probability
+        if beam.starts is not None:  # the ends of the best start
+            starts = want[beam.starts].shape[1]
             got, want = ({name: values[name][:, ::starts] for name in (index, probability)} for values in (got, want))
         self._same.append(got[index][:, 0] == want[index][:, 0])
         rows = []
@@ -103,6 +106,7 @@ class Quality:
 class Trial:
     """What graphs are compared on: batches, or whole generations for a graph with a cache."""
 
+    task: Task
     work: Sequence[Work]
     source: str
 
@@ -110,23 +114,25 @@ class Trial:
     def of(cls, bundle: Bundle, graph: Graph, texts: Sequence[Text], source: str) -> Trial:
         """From texts."""
         tokenizer = family_of(bundle.config).read_tokenizer(bundle.folder)
+        task, sentences = find_task(bundle.architecture, bundle.task), [item.text for item in texts]
         if graph.has_cache:
-            sentences = None if source == "own" else [item.text for item in texts]
-            return cls(generation_cases(graph.inputs, bundle.config, tokenizer, sentences=sentences), source)
-        return cls(BatchMaker(bundle, graph).texts(tokenizer, texts), source)
+            chosen = None if source == "own" else sentences
+            return cls(task, generation_cases(graph.inputs, bundle.config, tokenizer, sentences=chosen), source)
+        langs = [item.lang for item in texts]
+        return cls(task, BatchMaker.of(bundle, graph).texts(tokenizer, sentences, langs), source)
 
     def answers(self, session: Session) -> Iterator[tuple[dict[str, Array], Array | None]]:
         """A session's outputs of every call, and the mask of its tokens. Each keeps its own cache."""
         for item in self.work:
             if isinstance(item, GenerationCase):
-                for outputs in steps(session, item):
+                for outputs in run_case(session, item):
                     yield outputs, None
             else:
                 yield session.run(item), item["attention_mask"] != 0
 
     def quality(self, reference: Sequence[tuple[dict[str, Array], Array | None]], session: Session) -> Quality:
         """`session` against the answers of another."""
-        quality = Quality()
+        quality = Quality(self.task)
         for (want, mask), (got, _) in zip(reference, self.answers(session), strict=True):
             quality.add(got, want, mask)
         return quality
@@ -134,7 +140,7 @@ class Trial:
 
 def median_milliseconds(sessions: Sequence[Session], trial: Trial, calls: int = 5) -> list[float]:
     """Median time of a pass over the first piece of work, for each session in turn, after one pass to warm up."""
-    once = Trial(trial.work[:1], trial.source)
+    once = replace(trial, work=trial.work[:1])
     times: list[list[float]] = [[] for _ in sessions]
     for call in range(calls + 1):
         for session, taken in zip(sessions, times, strict=True):
@@ -146,13 +152,13 @@ def median_milliseconds(sessions: Sequence[Session], trial: Trial, calls: int = 
     return [statistics.median(taken) * 1e3 for taken in times]
 
 
-class Recorder:
-    """A session that keeps what it was given, as long as it is `recording`."""
+class RecordingSession:
+    """A session that keeps the inputs of its calls in `feeds`, until it is told to `stop`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.feeds: list[dict[str, Array]] = []
-        self.recording = True
+        self._recording = True
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -163,9 +169,13 @@ class Recorder:
         return self.session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        if self.recording:
+        if self._recording:
             self.feeds.append(dict(inputs))
         return self.session.run(inputs)
+
+    def stop(self) -> None:
+        """Keep no further inputs."""
+        self._recording = False
 
 
 def _rows(scores: Array) -> Array:

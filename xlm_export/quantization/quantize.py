@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlm_export.batches import own_texts, read_texts
+from xlm_export.bundle_writer import add_graph, draft_bundle, draft_of, replaced_by
 from xlm_export.errors import VerificationError
-from xlm_export.export import write_contents
-from xlm_export.onnx_graph.file import copy_weights, open_model, save
-from xlm_export.quantization.bf16 import weights_to_bf16
-from xlm_export.quantization.calibration import extremes, percentile_ranges
-from xlm_export.quantization.cpu_features import advice, cpu_features
-from xlm_export.quantization.int4 import int4_weights
-from xlm_export.quantization.int8 import Ranges, quantize_int8
+from xlm_export.progress import Progress, Steps
 from xlm_export.quantization.metric import METRICS, check_data, measure
-from xlm_export.quantization.products import find_embeddings, find_products
-from xlm_export.quantization.quality import Quality, Recorder, Trial, median_milliseconds
-from xlm_export.quantization.recipes import RECIPES, Recipe
-from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_export.quantization.quality import Trial
+from xlm_export.quantization.quantizer import NO_LIMITS, Limits, Options, Quantizer
+from xlm_export.quantization.recipes import RECIPES
+from xlm_export.quantization.texts import own_texts, read_texts
+from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
-from xlm_runtime.machine import available_cpus
-from xlm_runtime.model.opening import padded_session
-from xlm_runtime.sessions import Session, open_session
-
-Progress = Callable[[str, int], None]
-"""Takes the name of a step and how many are to follow it, as far as that is known."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What fails a run; None: the recipe's limit for the divergence, no limit for the others.
-
-    `max_divergence` in nats a choice, `min_agreement` the share of same choices, `min_metric` in the metric's own unit.
-    """
-
-    max_divergence: float | None = None
-    min_agreement: float | None = None
-    min_metric: float | None = None
+from xlm_runtime.machine import cpu_features
+from xlm_runtime.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -60,7 +37,7 @@ def quantize(
     *,
     calibration: str | Path | None = None,
     data: str | Path | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     percentile: float | None = None,
     embeddings: bool = True,
     keep: Sequence[str] = (),
@@ -80,12 +57,12 @@ def quantize(
         data: labelled data for the task's metric, see `metric`.
         limits: what fails the run.
         percentile: how many percent of an activation's values its range holds, such as 99.99; the others are clipped.
-            By default all of them (int8-static).
-        embeddings: int8 embeddings as well (int8 recipes).
+            By default all of them (recipes with ranges from calibration: int8-static).
+        embeddings: quantise the embeddings as well, where the recipe can.
         keep: parts that stay in fp32 whatever they cost, such as "head" or "layer 3 ffn" (not bf16).
         per_layer: measure each part alone even where all together are within the limit (not bf16).
-        force: replace a graph of this precision and layout that is already there.
-        progress: called before each step with its name, and the number of steps to follow as far as it is known.
+        force: replace the graph by this recipe, in this layout, that is already there.
+        progress: see `Progress`.
 
     Raises:
         InputError: an unknown recipe or part, a file that cannot be used, or the graph is already there.
@@ -95,230 +72,59 @@ def quantize(
     if recipe not in RECIPES:
         raise InputError(f"Unknown recipe '{recipe}'; expected one of {', '.join(RECIPES)}.")
     chosen = RECIPES[recipe]
-    if percentile is not None:
-        if recipe != "int8-static":
-            raise InputError(f"The recipe {recipe} has no ranges from calibration; leave out --percentile.")
-        if not 50 < percentile <= 100:
-            raise InputError(f"percentile is {percentile:g}; expected more than 50 and at most 100, such as 99.99.")
-    if recipe == "bf16" and (keep or per_layer):
-        raise InputError(f"The recipe {recipe} quantises every part alike; leave out --keep and --per-layer.")
-    calibrations = 0 if recipe != "int8-static" else 1 if percentile is None else 2
-    step = _Steps(progress, 4 + calibrations + (data is not None))
-    step("check the bundle")
+    options = Options(limits, percentile, embeddings, tuple(keep), per_layer)
+    options.check(recipe, chosen)
+    steps = Steps(progress, 4 + options.calibration_steps(chosen) + (data is not None))
+    steps("check the bundle")
     written = Bundle.load(bundle)
     written.check_files()
     source = _source(written)
-    kept = tuple(item for item in written.graphs if not _replaced(item, chosen, source))
-    if len(kept) < len(written.graphs) and not force:
+    entry = replace(source, precision=chosen.precision, target=chosen.target, weights_in=(), recipe=recipe)
+    entry = replace(entry, file=entry.file_name)
+    if replaced_by(written, entry, "quantized") and not force:
         raise InputError(
-            f"The bundle '{bundle}' has a graph in {chosen.precision} already; use --force (force=True) to replace it."
+            f"The bundle '{bundle}' has a graph by {recipe} already; use --force (force=True) to replace it."
         )
     if limits.min_metric is not None and data is None:
         raise InputError("min_metric was given without labelled data; give --data.")
+    task = find_task(written.architecture, written.task)
+    if limits.min_agreement is not None and not (task.scores or task.beams):
+        raise InputError(
+            f"min_agreement was given, but the task {task.name} gives vectors and chooses nothing; leave out "
+            "--min-agreement."
+        )
     texts = own_texts() if calibration is None else read_texts(calibration)
     rows = check_data(written.task, Path(data)) if data is not None else []
-    if (note := advice(recipe, cpu_features())) is not None:
+    cpu = cpu_features()
+    if (note := chosen.advice(cpu)) is not None:
         warnings.warn(note, UserWarning, stacklevel=2)
     trial = Trial.of(written, source, texts, "own" if calibration is None else str(calibration))
-    layout = "" if source.layout == "padded" else f"{source.layout}."
-    name = f"model.{layout}{chosen.precision}.onnx"
-    made = written.folder / f".{os.getpid()}.{name}"
-    maker = _Maker(written, source, recipe, chosen, trial, made, embeddings, percentile, step)
-    try:
-        report = maker.make(tuple(keep), per_layer, limits)
-        entry = replace(source, file=name, precision=chosen.precision, target=chosen.engine, weights_in=())
+    with draft_of(written) as draft:
+        quality, report = Quantizer(written, source, draft, chosen, options, trial, cpu, steps).make()
+        report = {"recipe": recipe, **report}
+        problems = limits.check(quality, chosen)
         if data is not None:
-            step("measure the task")
-            report["metric"] = _metrics(written, source, entry, made, chosen.provider, Path(data), rows)
-        problems = _problems(report, limits, chosen)
+            steps("measure the task")
+            with draft_bundle(written, draft, source, entry) as both:
+                report["metric"] = _metrics(both, chosen.provider, Path(data), rows)
+            problems += limits.check_metric(report["metric"])
         if problems:
             raise VerificationError(f"The graph made by {recipe} was not added: {'; '.join(problems)}.")
-        old = {item for graph in written.graphs if graph not in kept for item in (graph.file, f"{graph.file}.data")}
-        files = {key: value for key, value in written.files.items() if key not in old}
-        if len(kept) < len(written.graphs):  # no moment in which bundle.json and the files it names differ
-            write_contents(replace(written, graphs=kept, files=files))
-        digest = file_sha256(made)
-        os.replace(made, written.folder / name)
-        for item in old - {name}:
-            (written.folder / item).unlink(missing_ok=True)
-    finally:
-        made.unlink(missing_ok=True)
-    quantized = {**written.verification.get("quantized", {}), _key(entry): report}
-    verification = {**written.verification, "quantized": quantized}
-    result = replace(written, graphs=(*kept, entry), files={**files, name: digest}, verification=verification)
-    return Quantized(write_contents(result), entry, report)
-
-
-class _Steps:
-    """Names each step, and counts those to follow."""
-
-    def __init__(self, progress: Progress | None, number: int) -> None:
-        self.progress, self.left = progress, number
-
-    def __call__(self, name: str) -> None:
-        self.left -= 1
-        if self.progress is not None:
-            self.progress(name, self.left)
-
-
-class _Maker:
-    """Makes graphs of one recipe and measures them."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        source: Graph,
-        recipe: str,
-        chosen: Recipe,
-        trial: Trial,
-        path: Path,
-        embeddings: bool,
-        percentile: float | None,
-        step: _Steps,
-    ) -> None:
-        self.bundle, self.source, self.recipe, self.chosen = bundle, source, recipe, chosen
-        self.trial, self.path, self.step = trial, path, step
-        self.reduce_range = cpu_features().saturates
-        model = open_model(bundle.folder / source.file)
-        self.groups = list(dict.fromkeys(product.group for product in find_products(model)))
-        if embeddings and recipe.startswith("int8") and find_embeddings(model, bundle.config.vocab_size):
-            self.groups.append("embeddings")
-        step("run the fp32 graph")
-        recorder = Recorder(open_session(bundle.folder / source.file))
-        self.fp32 = padded_session(recorder, bundle, source)
-        self.answers = list(trial.answers(self.fp32))
-        recorder.recording = False
-        self.percentile = percentile
-        self.ranges: Ranges | None = None
-        if recipe == "int8-static":
-            file, scratch = bundle.folder / source.file, path.with_name(f"{path.name}.calibration.onnx")
-            step("calibrate")
-            self.ranges = extremes(file, scratch, recorder.feeds)
-            if percentile is not None:
-                step("count values")
-                self.ranges = percentile_ranges(file, scratch, recorder.feeds, self.ranges, percentile)
-
-    def make(self, keep: tuple[str, ...], per_layer: bool, limits: Limits) -> dict[str, Any]:
-        """Write the graph; returns its report, whether or not it is within the limits."""
-        for part in keep:
-            if part not in self.groups:
-                raise InputError(f"Unknown part '{part}' to keep; this graph has {', '.join(self.groups)}.")
-        parts = [part for part in self.groups if part not in keep]
-        search = len(parts) + 1  # steps
-        self.step.left += search if per_layer else 0
-        self.step("quantise")
-        quality = self._try(parts)
-        sensitivity: dict[str, float] = {}
-        over = self.recipe != "bf16" and self._over(quality, limits)
-        if per_layer or over:
-            most = len(parts) // 2 if over else 0  # may stay in fp32
-            self.step.left += most + (0 if per_layer else search)
-            for part in parts:
-                self.step(f"measure {part} alone")
-                sensitivity[part] = self._try([part]).divergence
-            spared = sorted(parts, key=lambda part: -sensitivity[part])[:most]
-            while spared and self._over(quality, limits):
-                part = spared.pop(0)
-                parts.remove(part)
-                self.step(f"quantise without {part}")
-                quality = self._try(parts)
-            self.step.left -= len(spared)
-            self.step("write the graph")
-            quality = self._try(parts)
-        self.step("measure the time")
-        session = self._open()
-        fp32, new = median_milliseconds([self.fp32, session], self.trial)
-        return {
-            "recipe": self.recipe,
-            "against": self.source.file,
-            "texts": self.trial.source,
-            **({} if self.percentile is None else {"percentile": self.percentile}),
-            "provider": self.chosen.provider,
-            "in_fp32": [part for part in self.groups if part not in parts],
-            "finite": quality.finite,
-            **quality.to_dict(),
-            "alone": sensitivity,
-            "milliseconds": {"fp32": fp32, self.chosen.precision: new, "threads": available_cpus()},
-        }
-
-    def _over(self, quality: Quality, limits: Limits) -> bool:
-        most = self.chosen.max_divergence if limits.max_divergence is None else limits.max_divergence
-        agreed = quality.same_choice
-        return (
-            not quality.finite
-            or not quality.divergence <= most
-            or (limits.min_agreement is not None and agreed is not None and agreed < limits.min_agreement)
-        )
-
-    def _try(self, parts: Sequence[str]) -> Quality:
-        """Write the graph with these parts quantised, and compare it."""
-        model = open_model(self.bundle.folder / self.source.file)
-        if self.recipe == "bf16":
-            weights_to_bf16(model)
-        elif self.recipe == "int4-weights":
-            model = int4_weights(model, parts)
-        else:
-            quantize_int8(
-                model, parts, self.ranges, vocab_size=self.bundle.config.vocab_size, reduce_range=self.reduce_range
-            )
-        copy_weights(model)  # stands alone: it can be copied without the fp32 graph
-        for node in model.graph:
-            node.metadata_props.clear()
-        model.metadata_props["precision"] = self.chosen.precision
-        save(model, self.path)
-        return self.trial.quality(self.answers, self._open())
-
-    def _open(self) -> Session:
-        return padded_session(open_session(self.path, self.chosen.provider), self.bundle, self.source)
+        made = add_graph(written, draft, source, entry, "quantized", report)
+    return Quantized(made, entry, report)
 
 
 def _source(bundle: Bundle) -> Graph:
     for graph in bundle.graphs:
-        if graph.precision == "fp32" and graph.target is None:
+        if graph.precision == "fp32" and graph.is_portable and graph.recipe is None:
             return graph
     raise InputError(f"The bundle '{bundle.folder}' has no portable graph in fp32; export the checkpoint in fp32.")
 
 
-def _replaced(item: Graph, recipe: Recipe, source: Graph) -> bool:
-    """A graph in the recipe's precision, or one that was optimised from it."""
-    return item.precision == recipe.precision and item.layout == source.layout
-
-
-def _key(graph: Graph) -> str:
-    return graph.precision if graph.layout == "padded" else f"{graph.layout} {graph.precision}"
-
-
-def _problems(report: dict[str, Any], limits: Limits, recipe: Recipe) -> list[str]:
-    most = recipe.max_divergence if limits.max_divergence is None else limits.max_divergence
-    found = []
-    if not report["finite"]:
-        found.append("some of its outputs are NaN or infinite")
-    if not report["divergence"] <= most:
-        found.append(f"its divergence from fp32 is {report['divergence']:.2g}, the limit {most:g}")
-    agreed = report["same_choice"]
-    if limits.min_agreement is not None and (agreed is None or agreed < limits.min_agreement):
-        found.append(f"it makes the same choice in {agreed} of the cases, the limit is {limits.min_agreement:g}")
-    if limits.min_metric is not None and not report["metric"]["quantized"] >= limits.min_metric:
-        found.append(f"its {report['metric']['name']} is {report['metric']['quantized']:.4g}, the limit "
-                     f"{limits.min_metric:g}")  # fmt: skip
-    return found
-
-
-def _metrics(
-    bundle: Bundle, source: Graph, entry: Graph, made: Path, provider: str, data: Path, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The task's metric of the fp32 graph and of the new one, which is not in the bundle yet: in a folder of links."""
-    with tempfile.TemporaryDirectory(prefix="xlm-quantize-") as scratch:
-        folder = Path(scratch)
-        of_graphs = {name for graph in bundle.graphs for name in bundle.files_of(graph)}
-        for name in [*(set(bundle.files) - of_graphs), *bundle.files_of(source)]:
-            (folder / name).symlink_to((bundle.folder / name).resolve())
-        (folder / entry.file).symlink_to(made.resolve())
-        files = {name: bundle.files[name] for name in bundle.files if (folder / name).exists() and name != entry.file}
-        files[entry.file] = file_sha256(made)
-        write_contents(replace(bundle, folder=folder, graphs=(source, entry), files=files))
-        values = [
-            measure(bundle.task, folder, graph.precision, where, data, rows)
-            for graph, where in ((source, "cpu"), (entry, provider))
-        ]
-    return {"name": METRICS[bundle.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}
+def _metrics(both: Bundle, provider: str, data: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The task's metric of the fp32 graph and of the new one."""
+    values = [
+        measure(both.task, both.folder, graph.recipe or graph.precision, where, data, rows)
+        for graph, where in zip(both.graphs, ("cpu", provider), strict=True)
+    ]
+    return {"name": METRICS[both.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}

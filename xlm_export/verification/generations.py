@@ -1,21 +1,13 @@
-"""A graph with a cache against torch without one: whole generations, in steps, through the graph alone.
-
-In a causal model a token's scores depend on the tokens before it only. So one uncached pass of torch over a whole
-sequence gives what each step of its generation has to give, and the keys and values after each step.
-"""
+"""Whole generations, in steps, for a graph with a cache: made without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from xlm_export.tracing.graph import ExportGraph
-from xlm_export.verification.batches import SENTENCES, graph_embeddings
-from xlm_export.verification.report import OutputError, VerificationReport, argmax_agrees
+from xlm_export.verification.batches import MOST_LOGIT_POSITIONS, SENTENCES
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.model.cache import CHUNK, KeyValueCache
 from xlm_runtime.sessions import Session
@@ -24,7 +16,6 @@ from xlm_runtime.tokenization import XLMTokenizer
 
 # Single-token steps of the longest case; the steps before them are taken at once.
 MOST_STEPS = 48
-MOST_LOGIT_POSITIONS = 32
 
 
 @dataclass(frozen=True)
@@ -114,12 +105,6 @@ def _case(
     return GenerationCase(name, kept, _fitted(pieces, total), KeyValueCache.create(config, len(mask), chunk=chunk))
 
 
-def with_embeddings(case: GenerationCase, graph: ExportGraph) -> GenerationCase:
-    """The case for a graph that takes `inputs_embeds` in place of `input_ids`."""
-    inputs = {name: value for name, value in case.inputs.items() if name != "input_ids"}
-    return replace(case, inputs={**inputs, "inputs_embeds": graph_embeddings(graph, case.inputs["input_ids"])})
-
-
 def _fitted(pieces: list[int], total: int) -> tuple[int, ...]:
     """The pieces, cut or continued by ones to `total`: models may have fewer positions than a case's steps."""
     ends = [min(end, total) for end in np.cumsum(pieces).tolist()]
@@ -127,103 +112,19 @@ def _fitted(pieces: list[int], total: int) -> tuple[int, ...]:
     return tuple(size for size in np.diff([0, *ends]).tolist() if size)
 
 
-def verify_cached_graph(
-    reference: ExportGraph,
-    session: Session,
-    cases: list[GenerationCase],
-    precision: str,
-    provider: str,
-    on_case: Callable[[str], None] | None = None,
-) -> VerificationReport:
-    """Every step of every case through the session, each compared with torch's uncached float32 pass.
-
-    Args:
-        reference: the float32 model, with the graph's inputs and outputs.
-        on_case: called with each case's name before it runs.
-    """
-    report = VerificationReport(precision, provider, [], {spec.name: OutputError() for spec in reference.outputs})
-    for case in cases:
-        if on_case:
-            on_case(case.name)
-        want = uncached_outputs(reference, case.inputs)
-        batch, total = case.inputs["attention_mask"].shape
-        start = 0
-        for size, got in zip(case.pieces, steps(session, case), strict=True):
-            mask = case.inputs["attention_mask"][:, : start + size] != 0
-            kept = _kept(mask[:, start:])
-            wanted = {**want, "logits": _logits(reference, want["hidden"][kept // size, kept % size + start])}
-            _compare(report, reference, got, wanted, mask)
-            start += size
-        report.cases.append(f"{case.name} ({len(case.pieces)} steps of {batch} × {total})")
-    return report
-
-
-def steps(session: Session, case: GenerationCase) -> Iterator[dict[str, np.ndarray]]:
+def run_case(session: Session, case: GenerationCase) -> Iterator[dict[str, np.ndarray]]:
     """The graph's outputs of each piece of a case, each with the keys and values that those before gave."""
     past, start = case.past, 0
     for size in case.pieces:
         end = start + size
         feed = {name: np.ascontiguousarray(value[:, start:end]) for name, value in case.inputs.items()}
         mask = feed["attention_mask"]
-        feed["logit_positions"] = _kept(mask)
+        feed["logit_positions"] = kept_positions(mask)
         outputs = session.run({**feed, "attention_mask": past.attention_mask(mask), **past.inputs})
         yield outputs
         past, start = past.append(outputs, mask), end
 
 
-def _kept(mask: np.ndarray) -> np.ndarray:
+def kept_positions(mask: np.ndarray) -> np.ndarray:
     """Flat positions of the last real tokens of a piece, (batch, new)."""
     return np.flatnonzero(mask)[-MOST_LOGIT_POSITIONS:]
-
-
-def uncached_outputs(reference: ExportGraph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What float32 torch gives for the whole sequence at once: "hidden" (batch, total, emb_dim), from a pass that knows
-    no cache, and the graph's other outputs by name."""
-    tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
-    batch, total = inputs["attention_mask"].shape
-    config = reference.model.config
-    empty = torch.zeros((batch, config.n_heads, 0, config.head_dim))
-    past = {spec.name: empty for spec in reference.inputs if "past_sequence" in spec.axes}
-    with torch.inference_mode():
-        hidden: Tensor = reference.model.body(**tensors).last_hidden_state
-        outputs = reference({**tensors, **past, "logit_positions": torch.arange(batch * total)[:1]})
-    named = {spec.name: tensor.numpy() for spec, tensor in zip(reference.outputs, outputs, strict=True)}
-    return {**named, "hidden": hidden.numpy()}
-
-
-def _logits(reference: ExportGraph, hidden: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return reference.model.project(torch.from_numpy(hidden)).numpy()
-
-
-def _compare(
-    report: VerificationReport,
-    reference: ExportGraph,
-    got: dict[str, np.ndarray],
-    want: dict[str, np.ndarray],
-    mask: np.ndarray,
-) -> None:
-    """Add one step: its logits, and everything else at the real tokens of `mask`, (batch, past + new tokens)."""
-    end = mask.shape[1]
-    for spec in reference.outputs:
-        error = report.outputs[spec.name]
-        ours = got[spec.name].astype(np.float32)
-        error.not_finite += int((~np.isfinite(ours)).sum())
-        if spec.name == "logits":
-            error.add(ours, want["logits"])
-            error.add_choice(argmax_agrees(ours, want["logits"], report.limit.relative_error))
-        elif spec.axes[-1] == "emb_dim":  # (batch, sequence, emb_dim)
-            start = end - ours.shape[1]
-            real = mask[:, start:]
-            error.add(ours[real], want[spec.name][:, start:end][real])
-        elif spec.axes[-1] == "head_dim":  # (batch, n_heads, sequence, head_dim)
-            start = end - ours.shape[2]
-            real, theirs = mask[:, start:], want[spec.name][:, :, start:end]
-            error.add(ours.swapaxes(1, 2)[real], theirs.swapaxes(1, 2)[real])
-        else:  # attentions, (batch, n_heads, sequence, room + sequence), 0 in the room behind the past
-            start = end - ours.shape[2]
-            theirs = np.zeros_like(ours)
-            theirs[..., :start] = want[spec.name][:, :, start:end, :start]
-            theirs[..., ours.shape[3] - ours.shape[2] :] = want[spec.name][:, :, start:end, start:end]
-            real = mask[:, start:]
-            error.add(ours.swapaxes(1, 2)[real], theirs.swapaxes(1, 2)[real])

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.families import read_config
 from xlm_runtime.providers import find_provider
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import PRESENT, TensorSpec
 
 FORMAT_VERSION = 1
 BUNDLE_FILE = "bundle.json"
@@ -183,7 +183,7 @@ class Bundle:
                 f"File '{BUNDLE_FILE}' in path '{folder}' is damaged ({error!r}); export again."
             ) from error
         outputs = [spec for graph in bundle.graphs for spec in graph.outputs]
-        if any(spec.name == "present.0.key" and "sequence" not in spec.axes for spec in outputs):
+        if any(spec.name.startswith(PRESENT) and "sequence" not in spec.axes for spec in outputs):
             raise BundleError(
                 f"The bundle '{folder}' has a graph whose keys and values of past tokens come back with each step; "
                 "this xlm-onnx reads graphs that give those of new tokens alone. Export it again."
@@ -260,14 +260,7 @@ class Bundle:
 
     def write(self) -> None:
         """Write `bundle.json`, whole or not at all."""
-        temporary = self.folder / f".{BUNDLE_FILE}.{os.getpid()}"
-        try:
-            text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.folder / BUNDLE_FILE)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_json(self.folder / BUNDLE_FILE, self.to_dict())
 
     def check_files(self, names: list[str] | None = None) -> None:
         """Compare the files' hashes, all of them or those in `names`, with the ones noted at export.

@@ -8,7 +8,6 @@ not at all; so the stamp is checked first.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import Bundle, file_sha256
+from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.errors import EngineError
 from xlm_runtime.tasks import TensorSpec
 
@@ -42,16 +42,16 @@ class EngineProfile:
 class EngineStamp:
     """What `engines/NAME.json` holds.
 
-    `flavor` is tensorrt or tensorrt-rtx, `version` that module's version, `targets` GPU architectures such as "sm89",
+    `flavor` is tensorrt or tensorrt-rtx, `version` that module's version, `gpu_archs` GPU architectures such as "sm89",
     `precision` the graph's. `sources` maps the files that the plan was built from (the graph, and its weights where
     they stand in a file of their own) to their sha256. `graph` and `plan` are paths inside the bundle. `inputs` and
     `outputs` are the graph's, whose dtype "float" stands for `precision`. `options` are those of `xlm-export engine`
-    that were given beside flavour, precision and targets, as words.
+    that were given beside flavour, precision and architectures, as words.
     """
 
     flavor: str
     version: str
-    targets: tuple[str, ...]
+    gpu_archs: tuple[str, ...]
     precision: str
     profiles: tuple[EngineProfile, ...]
     graph: str
@@ -81,7 +81,7 @@ class EngineStamp:
             return cls(
                 flavor=values["flavor"],
                 version=values["version"],
-                targets=tuple(values["targets"]),
+                gpu_archs=tuple(values["targets"]),
                 precision=values["precision"],
                 profiles=profiles,
                 graph=values["graph"],
@@ -107,7 +107,7 @@ class EngineStamp:
             "stamp_version": STAMP_VERSION,
             "flavor": self.flavor,
             "version": self.version,
-            "targets": list(self.targets),
+            "targets": list(self.gpu_archs),
             "precision": self.precision,
             "profiles": [{"name": profile.name, "shapes": profile.shapes} for profile in self.profiles],
             "graph": self.graph,
@@ -121,15 +121,7 @@ class EngineStamp:
 
     def write(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
         """Write the JSON file, whole or not at all; `report` is kept beside the stamp, for readers."""
-        path = Path(path)
-        values = self.to_dict() | ({"report": report} if report is not None else {})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_json(Path(path), self.to_dict() | ({"report": report} if report is not None else {}))
 
     def check(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> None:
         """Compare the stamp with what is about to load the plan.
@@ -151,10 +143,10 @@ class EngineStamp:
 
     def _rebuild_command(self, bundle: Bundle, flavor: str, architecture: str) -> str:
         """For the GPU at hand beside those that it was for, from the same graph if it is still there."""
-        before = self.targets if self.flavor == flavor else ()
-        targets = dict.fromkeys((*before, architecture)) if flavor == "tensorrt-rtx" else ()
+        before = self.gpu_archs if self.flavor == flavor else ()
+        archs = dict.fromkeys((*before, architecture)) if flavor == "tensorrt-rtx" else ()
         precision = self.precision if self.precision in _precisions(bundle) else None
-        return build_command(bundle, flavor, precision, tuple(targets), self.options)
+        return build_command(bundle, flavor, precision, tuple(archs), self.options)
 
     def _misfit(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> str | None:
         """What does not fit, as the end of a sentence that begins with the engine's name."""
@@ -162,8 +154,8 @@ class EngineStamp:
             return f"was built by {self.flavor}, but {flavor} is to load it."
         if self.version != version:
             return f"was built by {flavor} {self.version}, but {version} is installed, which cannot load it."
-        if architecture not in self.targets:
-            return f"was built for {', '.join(self.targets)}, but this GPU is {architecture}."
+        if architecture not in self.gpu_archs:
+            return f"was built for {', '.join(self.gpu_archs)}, but this GPU is {architecture}."
         for name, digest in self.sources.items():
             if bundle.files.get(name) != digest:
                 return f"was built from another '{name}' than the bundle holds now."
@@ -176,13 +168,17 @@ class EngineStamp:
 
 
 def build_command(
-    bundle: Bundle, flavor: str, precision: str | None = None, targets: Sequence[str] = (), options: Sequence[str] = ()
+    bundle: Bundle,
+    flavor: str,
+    precision: str | None = None,
+    gpu_archs: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> str:
     """The command that builds an engine, as a shell takes it.
 
     Args:
         precision: the graph's; by default that of the bundle's first graph that an engine can be built from.
-        targets: GPU architectures, none for the GPU at hand.
+        gpu_archs: GPU architectures, none for the GPU at hand.
         options: further ones, as `EngineStamp.options`.
     """
     there = _precisions(bundle)
@@ -190,7 +186,7 @@ def build_command(
         precision = there[0]
     words = ["xlm-export", "engine", str(bundle.folder), "--flavor", flavor]
     words += [] if precision is None else ["--precision", precision]
-    words += ["--target", ",".join(targets)] if targets else []
+    words += ["--gpu-arch", ",".join(gpu_archs)] if gpu_archs else []
     return shlex.join([*words, *options])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import Array
-from xlm_runtime.tasks import cache_specs
+from xlm_runtime.tasks import PAST, PRESENT, cache_specs
 
 # Arrays grow by so many tokens: each growth copies them once, and a step reads at most so many places in vain.
 CHUNK = 64
@@ -89,7 +89,7 @@ class KeyValueCache:
             chunk: tokens by which the arrays grow.
         """
         empty = np.zeros((rows, config.n_heads, 0, config.head_dim), np.float32)
-        names = [spec.name for spec in cache_specs(config, "past_key_values", "past_sequence")]
+        names = [spec.name for spec in cache_specs(config, PAST, "past_sequence")]
         limit = config.max_position_embeddings if max_length is None else max_length
         return cls(dict.fromkeys(names, empty), np.zeros((rows, 0), np.int64), limit, chunk)
 
@@ -187,7 +187,7 @@ class KeyValueCache:
 
 def _present(name: str) -> str:
     """The output that holds the new tokens of the input `past_key_values.{i}.key` or `.value`."""
-    return name.replace("past_key_values", "present", 1)
+    return name.replace(PAST, PRESENT, 1)
 
 
 def _room(length: int, limit: int, chunk: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from xlm_runtime.bundle.atomic import drafts, json_text
 from xlm_runtime.errors import InputError
 from xlm_runtime.question_answering.beam import NO_SPAN_LOGIT, Decoding
 from xlm_runtime.question_answering.features import Question
@@ -64,16 +63,11 @@ class Evaluation:
             "nbest_predictions.json": self.nbest,
             "null_odds.json": self.null_odds,
         }
-        drafts = {folder / name: folder / f".{name}.{os.getpid()}" for name in contents}
-        try:
-            for draft, values in zip(drafts.values(), contents.values(), strict=True):
-                draft.write_text(json.dumps(values, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-            for path, draft in drafts.items():
-                draft.replace(path)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
-        return list(drafts)
+        paths = [folder / name for name in contents]
+        with drafts(*paths) as made:
+            for draft, values in zip(made, contents.values(), strict=True):
+                draft.write_text(json_text(values, indent=4), encoding="utf-8")
+        return paths
 
 
 def evaluate(

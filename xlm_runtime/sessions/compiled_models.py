@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import BUNDLE_FILE
+from xlm_runtime.bundle.atomic import write_bytes
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions.session import GraphSource
 
@@ -72,15 +72,9 @@ class CompiledModels:
         """
         self._bundle.check_files(self._bundle.files_of(self._graph))
         line = f"{kind}\n".encode()
-        temporary = self._folder / f".{self._file.name}.{os.getpid()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    file.writelines((_sha256(line, model), line, model))
-                temporary.replace(self._file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_bytes(self._file, _sha256(line, model), line, model)
         except OSError as error:
             raise self._failure("written", error) from error
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
-from xlm_export.cli import main as cli
+from xlm_export.cli import progress
+from xlm_export.cli.main import main
 from xlm_runtime.bundle import Bundle
 
 
@@ -35,7 +36,7 @@ class FakeBar:
 
 @pytest.fixture
 def bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cli, "tqdm", FakeBar)
+    monkeypatch.setattr(progress, "tqdm", FakeBar)
     return Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
 
@@ -50,7 +51,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_quantize(case: str, bundle: Path) -> None:
-    assert cli.main(["quantize", str(bundle), *CASES[case]]) == 0
+    assert main(["quantize", str(bundle), *CASES[case]]) == 0
     seen = FakeBar.last.seen
     assert [done for done, _, _ in seen] == [*range(len(seen))], "one step after the other"
     totals = [total for _, total, _ in seen]
@@ -63,11 +64,9 @@ def test_quantize(case: str, bundle: Path) -> None:
 
 def test_a_search_that_ends_early(bundle: Path) -> None:
     """Half of the parts may be left in fp32, and the first of them does: the bar has no steps for the others."""
-    assert cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer"]) == 0
-    everything = Bundle.load(bundle).verification["quantized"]["int8"]["divergence"]
-    assert (
-        cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--force", *LIMIT, f"{everything * 0.99}"]) == 0
-    )
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer"]) == 0
+    everything = Bundle.load(bundle).verification["quantized"]["model.int8-dynamic.onnx"]["divergence"]
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--force", *LIMIT, f"{everything * 0.99}"]) == 0
     seen = FakeBar.last.seen
     names = [name for _, _, name in seen]
     assert sum(name.startswith("quantise without") for name in names) < 3
@@ -76,13 +75,37 @@ def test_a_search_that_ends_early(bundle: Path) -> None:
 
 
 def test_an_error_leaves_the_bar_as_it_is(bundle: Path) -> None:
-    assert cli.main(["quantize", str(bundle), "--recipe", "int8-dynamic", *LIMIT, "1e-12"]) == 1
+    assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", *LIMIT, "1e-12"]) == 1
     done, total, name = FakeBar.last.seen[-1]
     assert name == "closed"
     assert done < total
 
 
+def assert_full() -> None:
+    """One step after the other, never beyond the end, and full when the command is done."""
+    seen = FakeBar.last.seen
+    assert [done for done, _, _ in seen] == [*range(len(seen))]
+    assert all(done < total for done, total, name in seen if name != "closed")
+    assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("name", ["text-classification", "text-classification-packed", "text-generation"])
+def test_verify(name: str, bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles(name), tmp_path / "copy")
+    checkpoint = bundles(name).parent / "checkpoints" / name.removesuffix("-packed")
+    assert main(["verify", str(folder), "--checkpoint", str(checkpoint)]) == 0
+    assert_full()
+    assert "load the checkpoint" in FakeBar.last.seen[0]
+
+
+@pytest.mark.slow
+def test_export(bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
+    checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
+    for more in ([], ["--no-verify", "--force"]):
+        assert main(["export", str(checkpoint), str(tmp_path / "new"), *more]) == 0
+        assert_full()
+
+
 def test_optimize(bundle: Path) -> None:
-    assert cli.main(["optimize", str(bundle), "--target", "onnxruntime-cpu"]) == 0
-    done, total, _ = FakeBar.last.seen[-1]
-    assert done == total
+    assert main(["optimize", str(bundle), "--target", "onnxruntime-cpu"]) == 0
+    assert_full()

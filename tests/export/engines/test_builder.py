@@ -61,7 +61,7 @@ def assert_built(folder: Path, stamp: EngineStamp, report: Any, precision: str, 
     written = Bundle.load(folder)
     written.check_files()
     assert (stamp.flavor, stamp.version) == ("tensorrt-rtx", Toolkit("tensorrt-rtx").version)
-    assert (stamp.precision, stamp.targets, stamp.graph) == (precision, targets, "model.onnx")
+    assert (stamp.precision, stamp.gpu_archs, stamp.graph) == (precision, targets, "model.onnx")
     assert stamp.sources == {"model.onnx": file_sha256(folder / "model.onnx")}
     assert stamp.inputs == written.graph().inputs
     plan = folder / stamp.plan
@@ -89,17 +89,17 @@ def assert_built(folder: Path, stamp: EngineStamp, report: Any, precision: str, 
 
 def test_an_engine_beside_its_stamp(bundle: Path) -> None:
     before = (bundle / "bundle.json").read_bytes()
-    stamp, report = build_engine(bundle, profile=[SMALL], targets=["sm89"])
+    stamp, report = build_engine(bundle, profile=[SMALL], gpu_archs=["sm89"])
     assert_built(bundle, stamp, report, "fp16", ("sm89",))
     assert stamp.plan == "engines/tensorrt-rtx.fp16.sm89.plan"
     assert [profile.name for profile in stamp.profiles] == [SMALL]
     assert report.attention["recognised"] == 2
     assert (bundle / "bundle.json").read_bytes() == before
 
-    again, _ = build_engine(bundle, profile=[SMALL, "1x1:1x4:1x4"], targets=["sm89"])
+    again, _ = build_engine(bundle, profile=[SMALL, "1x1:1x4:1x4"], gpu_archs=["sm89"])
     assert len(again.profiles) == 2
     assert find_stamps(Bundle.load(bundle)) == (again,), "a second run takes the first one's place"
-    named, _ = build_engine(bundle, profile=[SMALL], targets=["sm80"], name="ampere", optimization_level=1)
+    named, _ = build_engine(bundle, profile=[SMALL], gpu_archs=["sm80"], name="ampere", optimization_level=1)
     assert named.options == ("--profile", SMALL, "--optimization-level", "1", "--name", "ampere")
     assert stamp.options == ("--profile", SMALL)
     assert {item.plan for item in find_stamps(Bundle.load(bundle))} == {again.plan, "engines/ampere.plan"}
@@ -107,7 +107,7 @@ def test_an_engine_beside_its_stamp(bundle: Path) -> None:
 
 def test_prompts_and_decoding_in_one_engine(half_bundles: Make, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(half_bundles("text-generation"), tmp_path / "bundle"))
-    stamp, report = build_engine(bundle, profiles="latency", targets=["sm89"])
+    stamp, report = build_engine(bundle, profiles="latency", gpu_archs=["sm89"])
     assert_built(bundle, stamp, report, "fp16", ("sm89",))
     assert [profile.name for profile in stamp.profiles] == ["1x32", "1x64", "1x1, decoding"]
     assert stamp.options == ("--profiles", "latency")
@@ -120,20 +120,29 @@ def test_attention_of_usual_heads_is_one_kernel(causal: bool, tmp_path: Path) ->
     """Heads of 64, as XLM's are; tiny ones are recognised, and computed in several kernels."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", emb_dim=128, n_heads=2, causal=causal)
     export(checkpoint, tmp_path / "bundle", precision="fp16", verify=False)
-    _, report = build_engine(tmp_path / "bundle", profiles="latency", targets=["sm89"])
+    _, report = build_engine(tmp_path / "bundle", profiles="latency", gpu_archs=["sm89"])
     profiles = 3 if causal else 2
     assert report.attention == {"network": 2, "recognised": 2, "softmax": 2 * profiles, "fused": 2 * profiles}
 
 
 def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["engine", str(bundle), "--profile", SMALL, "--target", "sm80,sm89", "--optimization-level", "1"]) == 0
+    assert (
+        main(["engine", str(bundle), "--profile", SMALL, "--gpu-arch", "sm80,sm89", "--optimization-level", "1"]) == 0
+    )
     said = capsys.readouterr().out
     assert "engines/tensorrt-rtx.fp16.sm80-sm89.plan: fp16" in said
     assert "matrix products: 17 in HALF" in said
     assert "softmax: 2 in FLOAT" in said
     assert "attention: 2 of 2 recognised" in said
-    assert main(["engine", str(bundle), "--target", "sm90"]) == 1
-    assert "does not build for the target 'sm90'; expected some of sm75, sm80" in capsys.readouterr().err
+    assert main(["engine", str(bundle), "--gpu-arch", "sm90"]) == 1
+    assert "does not build for the GPU 'sm90'; expected some of sm75, sm80" in capsys.readouterr().err
+
+
+def test_the_former_spelling_of_gpu_arch(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["engine", str(bundle), "--target", "sm90,sm89"]) == 1
+    said = capsys.readouterr().err
+    assert "note: --target is now --gpu-arch" in said
+    assert "does not build for the GPU 'sm90'" in said
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,7 @@ def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"profile": [SMALL], "profiles": "long"}, InputError, "--profile and --profiles contradict each other"),
         ({"profiles": "huge"}, InputError, "Unknown profiles 'huge'"),
         ({"profile": ["1x1:8x8"]}, InputError, "expected min:opt:max"),
-        ({"targets": ["sm90"]}, InputError, "does not build for the target 'sm90'"),
+        ({"gpu_archs": ["sm90"]}, InputError, "does not build for the GPU 'sm90'"),
         ({"optimization_level": 6}, InputError, "optimization_level is 6; expected 0 to 5"),
         ({"timing_cache": "cache"}, InputError, "tensorrt-rtx keeps no timing cache"),
         ({"name": "../other"}, InputError, "The engine's name '../other' is not one for a file"),
@@ -218,7 +227,7 @@ def test_a_refused_node_is_named(bundle: Path) -> None:
 def test_what_the_target_cannot_compute(bundles: Bundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
     with pytest.raises(EngineError, match=r"cannot build the engine: .*FP32 GEMM is not supported"):
-        build_engine(folder, profile=[SMALL], targets=["sm75"])
+        build_engine(folder, profile=[SMALL], gpu_archs=["sm75"])
     assert not (folder / "engines").exists()
 
 
@@ -226,28 +235,28 @@ def test_an_interrupt_leaves_nothing(bundle: Path) -> None:
     """A user's Ctrl-C in the middle of TensorRT's own code."""
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
 
-    def start(step: str) -> None:
+    def start(step: str, left: int) -> None:
         if step.startswith("build"):
             timer.start()
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(bundle, targets=TARGETS, progress=start)
+        build_engine(bundle, gpu_archs=TARGETS, progress=start)
     timer.cancel()
     assert not (bundle / "engines").exists()
-    assert build_engine(bundle, profile=[SMALL])[0].targets == ("sm80", "sm86", "sm89", "sm120"), (
+    assert build_engine(bundle, profile=[SMALL])[0].gpu_archs == ("sm80", "sm86", "sm89", "sm120"), (
         "and the next one works"
     )
 
 
 def test_a_disk_that_is_full_leaves_the_old_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = build_engine(bundle, profile=[SMALL], targets=["sm89"])
+    first, _ = build_engine(bundle, profile=[SMALL], gpu_archs=["sm89"])
 
     def fail(path: Path, data: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        build_engine(bundle, profile=[SMALL], targets=["sm89"])
+        build_engine(bundle, profile=[SMALL], gpu_archs=["sm89"])
     assert find_stamps(Bundle.load(bundle)) == (first,)
     first.check(Bundle.load(bundle), "tensorrt-rtx", first.version, "sm89")
 
@@ -257,7 +266,7 @@ def test_a_disk_that_is_full_leaves_the_old_engine(bundle: Path, monkeypatch: py
 @pytest.mark.parametrize("name", BUNDLES)
 def test_every_graph(name: str, precision: str, half_bundles: Make, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(half_bundles(name, precision), tmp_path / "bundle"))
-    stamp, report = build_engine(folder, profiles="latency", targets=TARGETS)
+    stamp, report = build_engine(folder, profiles="latency", gpu_archs=TARGETS)
     assert_built(folder, stamp, report, precision, TARGETS)
     cached = "past_key_values.0.key" in stamp.profiles[0].shapes
     assert cached == (name == "text-generation")
@@ -271,7 +280,7 @@ def test_every_graph(name: str, precision: str, half_bundles: Make, tmp_path: Pa
 def test_every_target(target: str, precision: str, half_bundles: Make, tmp_path: Path) -> None:
     for name in ("question-answering", "text-generation"):
         folder = Path(shutil.copytree(half_bundles(name, precision), tmp_path / name))
-        stamp, report = build_engine(folder, profile=["1x1:1x8:1x16"], targets=[target])
+        stamp, report = build_engine(folder, profile=["1x1:1x8:1x16"], gpu_archs=[target])
         assert_built(folder, stamp, report, precision, (target,))
 
 
@@ -285,9 +294,9 @@ def test_the_inspector(bundle: Path) -> None:
         pytest.skip(str(error))
     architecture = device.architecture
     device.close()
-    if architecture not in Toolkit("tensorrt-rtx").available_targets():
+    if architecture not in Toolkit("tensorrt-rtx").available_archs():
         pytest.skip(f"tensorrt_rtx does not build for {architecture}")
-    _, report = build_engine(bundle, profile=[SMALL, "1x1:1x4:1x4"], targets=[architecture])
+    _, report = build_engine(bundle, profile=[SMALL, "1x1:1x4:1x4"], gpu_archs=[architecture])
     assert isinstance(report.inspector, dict)
     assert len(report.inspector["device_memory_of_profiles"]) == 2
     assert "Layers" in report.inspector["layers"]

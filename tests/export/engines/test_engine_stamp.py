@@ -33,7 +33,7 @@ def stamped(bundle: Bundle) -> EngineStamp:
     stamp = EngineStamp(
         flavor="tensorrt-rtx",
         version="1.7",
-        targets=("sm80", "sm89"),
+        gpu_archs=("sm80", "sm89"),
         precision=graph.precision,
         profiles=(EngineProfile("1x32", {spec.name: ((1, 1), (1, 32), (1, 32)) for spec in graph.inputs}),),
         graph=graph.file,
@@ -64,14 +64,14 @@ def built_again(message: str) -> argparse.Namespace:
     """The options of the command at the end of an error, as the command line itself reads them."""
     words = shlex.split(message.partition("Build it again: ")[2])
     assert words[:2] == ["xlm-export", "engine"]
-    return cli._parser().parse_args(words[1:])
+    return cli.build_parser().parse_args(words[1:])
 
 
 def test_what_does_not_fit_says_how_to_build_anew(bundle: Bundle) -> None:
     stamp = stamped(bundle)
     for changed, message in (
         (replace(stamp, version="1.6"), "was built by tensorrt-rtx 1.6, but 1.7 is installed"),
-        (replace(stamp, targets=("sm80",)), "was built for sm80, but this GPU is sm89"),
+        (replace(stamp, gpu_archs=("sm80",)), "was built for sm80, but this GPU is sm89"),
         (replace(stamp, sources={"model.onnx": "0" * 64}), "was built from another 'model.onnx'"),
         (replace(stamp, plan_sha256="0" * 64), r"has changed since it was built \(sha256 differs\)"),
         (replace(stamp, plan="engines/other.plan"), "is not there, though its stamp is"),
@@ -80,15 +80,17 @@ def test_what_does_not_fit_says_how_to_build_anew(bundle: Bundle) -> None:
             changed.check(bundle, "tensorrt-rtx", "1.7", "sm89")
         options = built_again(str(caught.value))
         assert (options.bundle, options.flavor, options.precision) == (bundle.folder, "tensorrt-rtx", "fp32")
-        assert options.target == "sm80,sm89", "an engine for several keeps them, and the GPU at hand is among them"
+        assert options.gpu_arch == ("sm80", "sm89"), (
+            "an engine for several keeps them, and the GPU at hand is among them"
+        )
         assert (options.profile, options.profiles, options.name) == (["1x1:1x32:1x32"], None, "small")
     with pytest.raises(EngineError, match=r"was built by tensorrt-rtx, but tensorrt is to load it") as caught:
         stamp.check(bundle, "tensorrt", "10.9", "sm89")
     options = built_again(str(caught.value))
-    assert (options.flavor, options.target, options.name) == ("tensorrt", "", "small")
+    assert (options.flavor, options.gpu_arch, options.name) == ("tensorrt", (), "small")
     with pytest.raises(EngineError, match=r"was built by tensorrt, but tensorrt-rtx is to load it") as caught:
-        replace(stamp, flavor="tensorrt", targets=("sm90",)).check(bundle, "tensorrt-rtx", "1.7", "sm89")
-    assert built_again(str(caught.value)).target == "sm89", "tensorrt-rtx may not know what tensorrt built for"
+        replace(stamp, flavor="tensorrt", gpu_archs=("sm90",)).check(bundle, "tensorrt-rtx", "1.7", "sm89")
+    assert built_again(str(caught.value)).gpu_arch == ("sm89",), "tensorrt-rtx may not know what tensorrt built for"
 
 
 def test_a_precision_that_is_gone_is_not_asked_for(bundle: Bundle) -> None:
@@ -114,7 +116,7 @@ def test_build_command(bundle: Bundle) -> None:
     assert build_command(replace(bundle, graphs=tuple(others)), "tensorrt") == command
     spaced = replace(bundle, folder=Path("my bundle"))
     assert shlex.split(build_command(spaced, "tensorrt-rtx", None, ["sm80"], ["--name", "a"]))[2:] == [
-        "my bundle", "--flavor", "tensorrt-rtx", "--precision", "fp32", "--target", "sm80", "--name", "a",
+        "my bundle", "--flavor", "tensorrt-rtx", "--precision", "fp32", "--gpu-arch", "sm80", "--name", "a",
     ]  # fmt: skip
 
 

@@ -20,11 +20,11 @@ from tests.make_checkpoint import make_checkpoint
 from xlm_export import export, verify
 from xlm_export.cli.main import main
 from xlm_export.errors import OptimizationError, VerificationError
-from xlm_export.onnx_graph.file import ALIGNMENT, SHARED_BYTES, open_model, save, weight_files
+from xlm_export.onnx_graph.file import ALIGNMENT, SHARED_BYTES, external_files, open_model, save
 from xlm_export.optimization import PASSES, TARGETS, optimize, passes
 from xlm_export.optimization.qkv import fuse_qkv
 from xlm_export.quantization import quantize
-from xlm_export.verification.report import LIMITS, VerificationReport
+from xlm_export.verification.report import TOLERANCES, VerificationReport
 from xlm_runtime import InputError, pipeline
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError
@@ -78,7 +78,7 @@ def test_every_head(name: str, target: str, bundles: Bundles, tmp_path: Path) ->
     found = operators(folder / made.graph.file)
     assert {item: found[OPERATORS[item]] for item in expected} == expected
     assert made.report.status == "passed"
-    assert 0 <= max(error.relative for error in made.report.outputs.values()) < LIMITS["fp32"].relative_error
+    assert 0 <= max(error.relative for error in made.report.outputs.values()) < TOLERANCES["fp32"].relative_error
     written = Bundle.load(folder)
     written.check_files()
     assert [graph.target for graph in written.graphs] == [None, target]
@@ -158,7 +158,7 @@ def test_the_packed_layout(architecture: str, recipe: str, tmp_path: Path) -> No
     first, second = (value[0] if isinstance(value, list) else value for value in (got, want))
     assert first["score"] == pytest.approx(second["score"], abs=1e-5)
     quantized = quantize(folder, recipe)
-    assert quantized.graph.file == "model.packed.int8.onnx"
+    assert quantized.graph.file == f"model.packed.{recipe}.onnx"
     assert 0 < quantized.report["divergence"] < 1e-2
     assert optimize(folder, "onnxruntime-cpu", precision="int8").counts == {"bias-gelu": 2}
     with pytest.raises(InputError, match="qkv: the packed layout has joined the products already"):
@@ -171,8 +171,8 @@ def test_int8_graphs(recipe: str, bundle: Path) -> None:
     made = optimize(bundle, "onnxruntime-cuda", precision="int8")
     assert made.counts == {"attention": 2, "skip-layer-norm": 4, "bias-gelu": 2}
     assert made.report.status == "passed"
-    assert made.graph.weights_in == ("model.int8.onnx",)
-    assert pipeline("text-classification", bundle, precision="int8").model.graph.file == "model.int8.onnx"
+    assert made.graph.weights_in == (f"model.{recipe}.onnx",)
+    assert pipeline("text-classification", bundle, precision="int8").model.graph.file == f"model.{recipe}.onnx"
     optimize(bundle, "onnxruntime-cpu", precision="int8")
     assert pipeline("text-classification", bundle, precision="int8").model.graph.target == "onnxruntime-cpu"
     with pytest.raises(InputError, match="qkv: its products are in int8 already"):
@@ -180,7 +180,10 @@ def test_int8_graphs(recipe: str, bundle: Path) -> None:
     quantize(bundle, recipe, force=True)
     written = Bundle.load(bundle)
     written.check_files()
-    assert [graph.file for graph in written.graphs] == ["model.onnx", "model.int8.onnx"], "what was made of it is gone"
+    assert [graph.file for graph in written.graphs] == ["model.onnx", f"model.{recipe}.onnx"], (
+        "what was made of it is gone"
+    )
+    assert written.verification["optimized"] == {}, "and so are the reports on it"
     assert set(written.files) == {path.name for path in bundle.iterdir()} - {"bundle.json"}
 
 
@@ -247,7 +250,7 @@ def test_files_as_the_library_reads_them(seed: int, tmp_path: Path) -> None:
         if isinstance(tensor, onnx_ir.ExternalTensor):
             assert tensor.offset is not None
             assert tensor.offset % ALIGNMENT == 0
-    assert weight_files(again) == ("first.onnx",)
+    assert external_files(again) == ("first.onnx",)
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "first.onnx").read_bytes()[:1] + b"\xff" * 3)
     with pytest.raises(ValueError, match="expected an ONNX file"):
         open_model(tmp_path / "cut.onnx")
@@ -323,7 +326,7 @@ def test_wrong_answers_leave_the_bundle_as_it_was(bundle: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("moment", ["match the passes", "write the graph", "verify"])
 def test_an_interruption_leaves_the_bundle_as_it_was(moment: str, bundle: Path) -> None:
-    def interrupt(step: str) -> None:
+    def interrupt(step: str, left: int) -> None:
         if step.startswith(moment):
             raise KeyboardInterrupt
 

@@ -10,13 +10,13 @@ import onnx
 import pytest
 
 from tests.conftest import Bundles
-from xlm_export.batches import BatchMaker
 from xlm_export.cli.main import main
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.quantization import calibration, quantize
 from xlm_export.quantization.calibration import BINS, extremes, middle, percentile_ranges
 from xlm_export.quantization.int8 import Ranges
 from xlm_export.quantization.products import find_products
+from xlm_export.verification.batches import BatchMaker
 from xlm_runtime import InputError
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.sessions import Array, open_session
@@ -25,6 +25,10 @@ from xlm_runtime.sessions import Array, open_session
 ROUNDING = 1e-5
 # what 99.99% may cost the tiny bundles, as int8 itself in test_quantization.py
 PERCENTILE_DIVERGENCE = 1e-2
+
+
+def seeded(bundle: Bundle) -> list[dict[str, Array]]:
+    return [case.inputs for case in BatchMaker.of(bundle, bundle.graph()).seeded()]
 
 
 def outer_percentiles(values: Array, percentile: float) -> tuple[float, float]:
@@ -50,7 +54,7 @@ def recorded(source: Path, feeds: list[dict[str, Array]]) -> dict[str, Array]:
 def test_ranges_of_a_graph(name: str, bundles: Bundles, tmp_path: Path) -> None:
     written = Bundle.load(shutil.copytree(bundles(name), tmp_path / "bundle"))
     source, scratch = written.folder / "model.onnx", written.folder / "scratch.onnx"
-    feeds = BatchMaker(written, written.graph()).seeded()
+    feeds = seeded(written)
     values = recorded(source, feeds)
     ranges = extremes(source, scratch, feeds)
     assert ranges == {name: (each.min(), each.max()) for name, each in values.items()}
@@ -85,7 +89,7 @@ def test_middle(seed: int) -> None:
 def test_a_constant_input_keeps_its_range(bundles: Bundles, tmp_path: Path) -> None:
     written = Bundle.load(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
     source, scratch = written.folder / "model.onnx", written.folder / "scratch.onnx"
-    feeds = BatchMaker(written, written.graph()).seeded()[:1]
+    feeds = seeded(written)[:1]
     ranges: Ranges = {**extremes(source, scratch, feeds)}
     first = next(iter(ranges))
     found = percentile_ranges(source, scratch, feeds, {**ranges, first: (0.5, 0.5)}, 90)
@@ -99,7 +103,7 @@ def test_the_graph_of_histograms_gives_no_activations(
     """What a call adds to memory does not depend on how much text it has."""
     written = Bundle.load(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
     source, scratch = written.folder / "model.onnx", written.folder / "scratch.onnx"
-    feeds = BatchMaker(written, written.graph()).seeded()
+    feeds = seeded(written)
     ranges = extremes(source, scratch, feeds)
     shapes: list[dict[str, tuple[int, ...]]] = []
 
@@ -120,7 +124,7 @@ def test_percentile_of_a_bundle(bundles: Bundles, tmp_path: Path, capsys: pytest
     folder = Path(shutil.copytree(bundles("text-classification"), tmp_path / "bundle"))
 
     def scales() -> dict[str, float]:
-        model = open_model(folder / "model.int8.onnx")
+        model = open_model(folder / "model.int8-static.onnx")
         return {
             str(node.inputs[0].name): float(node.inputs[1].const_value.numpy())
             for node in model.graph
@@ -133,17 +137,17 @@ def test_percentile_of_a_bundle(bundles: Bundles, tmp_path: Path, capsys: pytest
     arguments = ["quantize", str(folder), "--recipe", "int8-static", "--force", "--percentile"]
     assert main([*arguments, "99.5"]) == 0
     assert "ranges of activations hold 99.5% of their values" in capsys.readouterr().out
-    assert Bundle.load(folder).verification["quantized"]["int8"]["percentile"] == 99.5
+    assert Bundle.load(folder).verification["quantized"]["model.int8-static.onnx"]["percentile"] == 99.5
     narrower = scales()
     assert narrower.keys() == of_extremes.keys()
     assert all(narrower[name] <= of_extremes[name] for name in narrower)
     assert sum(narrower.values()) < 0.95 * sum(of_extremes.values())
-    before = (folder / "model.int8.onnx").read_bytes()
+    before = (folder / "model.int8-static.onnx").read_bytes()
     assert main([*arguments, "50"]) == 1
     assert "percentile is 50; expected more than 50 and at most 100" in capsys.readouterr().err
     with pytest.raises(InputError, match="int8-dynamic has no ranges from calibration; leave out --percentile"):
         quantize(folder, "int8-dynamic", percentile=99.9, force=True)
-    assert (folder / "model.int8.onnx").read_bytes() == before
+    assert (folder / "model.int8-static.onnx").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["text-generation", "text-classification-packed", "multiple-choice"])

@@ -17,19 +17,21 @@ from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS
 from tests.tolerances import RUNTIME_HALF, RUNTIME_INT8
 from xlm_export import VerificationError, verify
-from xlm_export.batches import BatchMaker, Text, own_texts, read_texts
 from xlm_export.cli.main import main
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.quantization import RECIPES, Limits, quantize
-from xlm_export.quantization.cpu_features import CpuFeatures
 from xlm_export.quantization.int8 import quantize_int8, rows_to_int8
 from xlm_export.quantization.metric import check_data
 from xlm_export.quantization.products import array, find_embeddings, find_products
 from xlm_export.quantization.quality import Quality
+from xlm_export.quantization.texts import Text, own_texts, read_texts
+from xlm_export.verification.batches import BatchMaker
 from xlm_runtime import GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
+from xlm_runtime.machine import CpuFeatures
 from xlm_runtime.sessions import open_session, openvino_session
 from xlm_runtime.sessions.openvino_session import transpose_int8_weights
+from xlm_runtime.tasks import find_task
 
 # What int8 may cost the tiny bundles, whose seeded weights are drawn wide: about three times what was measured.
 INT8_DIVERGENCE = 1e-2
@@ -92,7 +94,8 @@ def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: 
     written = Bundle.load(folder)
     written.check_files()
     assert [graph.precision for graph in written.graphs] == ["fp32", "int8"]
-    assert written.verification["quantized"]["int8"] == made.report
+    assert made.graph.file == f"model.{recipe}.onnx"
+    assert written.verification["quantized"][made.graph.file] == made.report
     assert all((folder / item).read_bytes() == content for item, content in before.items() if item != "bundle.json")
     assert set(written.files) == {path.name for path in folder.iterdir()} - {"bundle.json"}
 
@@ -109,7 +112,7 @@ def test_dynamic_int8_equals_onnx_runtimes_own(bundle: Path, tmp_path: Path) -> 
         extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
     )
     written = Bundle.load(bundle)
-    feeds = BatchMaker(written, written.graph()).seeded()
+    feeds = [case.inputs for case in BatchMaker.of(written, written.graph()).seeded()]
     fp32, ours, theirs = (
         open_session(path) for path in (bundle / "model.onnx", bundle / made.graph.file, tmp_path / "theirs.onnx")
     )
@@ -126,7 +129,7 @@ def test_padding_hardly_changes_an_answer(recipe: str, bundle: Path) -> None:
     static ones do not."""
     made = quantize(bundle, recipe)
     written = Bundle.load(bundle)
-    maker = BatchMaker(written, made.graph)
+    maker = BatchMaker.of(written, made.graph)
     session = open_session(bundle / made.graph.file)
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 400, size) for size in (3, 40, 11, 25)]
@@ -187,7 +190,7 @@ def test_sensitive_parts_stay_in_fp32(bundle: Path) -> None:
 def test_parts_that_are_kept(bundle: Path) -> None:
     report = quantize(bundle, "int8-static", keep=["head", "layer 0 ffn"], embeddings=False).report
     assert report["in_fp32"] == ["layer 0 ffn", "head"]
-    kinds = [node.op_type for node in onnx.load(bundle / "model.int8.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(bundle / "model.int8-static.onnx").graph.node]
     assert kinds.count("QuantizeLinear") == 2 * 4 + 1 - 3
     with pytest.raises(InputError, match="Unknown part 'tail' to keep; this graph has layer 0 attention"):
         quantize(bundle, "int8-static", keep=["tail"], force=True)
@@ -199,7 +202,8 @@ def test_seven_bits_where_sums_saturate(bundle: Path, monkeypatch: pytest.Monkey
     )
     with pytest.warns(UserWarning, match="saturate. Weights are kept to 7 bits"):
         quantize(bundle, "int8-dynamic")
-    matrices = [onnx.numpy_helper.to_array(item) for item in onnx.load(bundle / "model.int8.onnx").graph.initializer]
+    model = onnx.load(bundle / "model.int8-dynamic.onnx")
+    matrices = [onnx.numpy_helper.to_array(item) for item in model.graph.initializer]
     assert max(np.abs(item).max() for item in matrices if item.dtype == np.int8) == 63
 
 
@@ -220,7 +224,7 @@ def test_int4_of_some_parts(name: str, bundles: Bundles, tmp_path: Path) -> None
     keep = ["head", "layer 0 attention"]
     report = quantize(folder, "int4-weights", keep=keep).report
     assert report["in_fp32"] == ["layer 0 attention", "head"]
-    source, made = open_model(folder / "model.onnx"), open_model(folder / "model.int4.onnx")
+    source, made = open_model(folder / "model.onnx"), open_model(folder / "model.int4-weights.onnxruntime-cpu.onnx")
     products = find_products(source)
     kept = [product for product in products if product.group in keep]
     left = {str(product.weight.name): product for product in find_products(made)}
@@ -311,7 +315,7 @@ def test_generation_with_int8(bundles: Bundles, tmp_path: Path) -> None:
     text = "In winter only two ships go to the island, and both are almost empty."
     assert int8.score(text)["log_likelihood"] == pytest.approx(fp32.score(text)["log_likelihood"], rel=0.05)
     verify(folder, bundles("text-generation").parent / "checkpoints" / "text-generation")
-    assert Bundle.load(folder).verification["quantized"]["int8"]["same_choice"] > 0.9
+    assert Bundle.load(folder).verification["quantized"]["model.int8-dynamic.onnx"]["same_choice"] > 0.9
 
 
 def test_calibration_texts(bundle: Path, tmp_path: Path) -> None:
@@ -440,14 +444,24 @@ def test_an_interruption_leaves_the_bundle_as_it_was(moment: str, bundle: Path) 
 
 def test_a_graph_that_is_there_is_kept_without_force(bundle: Path) -> None:
     quantize(bundle, "int8-dynamic")
-    with pytest.raises(InputError, match="has a graph in int8 already; use --force"):
-        quantize(bundle, "int8-static")
-    quantize(bundle, "int8-static", force=True)
+    with pytest.raises(InputError, match="has a graph by int8-dynamic already; use --force"):
+        quantize(bundle, "int8-dynamic")
+    quantize(bundle, "int8-static")
+    quantize(bundle, "int8-dynamic", keep=["head"], force=True)
     quantize(bundle, "int4-weights")
     written = Bundle.load(bundle)
     written.check_files()
-    assert [graph.precision for graph in written.graphs] == ["fp32", "int8", "int4"]
-    assert written.verification["quantized"]["int8"]["recipe"] == "int8-static"
+    assert [graph.precision for graph in written.graphs] == ["fp32", "int8", "int8", "int4"]
+    assert [graph.recipe for graph in written.graphs] == [None, "int8-static", "int8-dynamic", "int4-weights"]
+    reports = written.verification["quantized"]
+    assert {graph.file: graph.recipe for graph in written.graphs[1:]} == {
+        file: report["recipe"] for file, report in reports.items()
+    }
+    assert reports["model.int8-dynamic.onnx"]["in_fp32"] == ["head"]
+    for recipe in ("int8-dynamic", "int8-static"):
+        opened = pipeline("text-classification", bundle, precision=recipe)
+        assert opened.model.graph.recipe == recipe
+        assert opened("The old lighthouse")["label"]
 
 
 @pytest.mark.parametrize(
@@ -471,9 +485,15 @@ def test_refused(options: dict[str, Any], message: str, bundle: Path) -> None:
     assert contents(bundle) == before
 
 
+def test_no_share_of_same_choices_where_nothing_is_chosen(bundles: Bundles, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles("feature-extraction"), tmp_path / "bundle"))
+    with pytest.raises(InputError, match="feature-extraction gives vectors and chooses nothing; leave out"):
+        quantize(folder, "int8-dynamic", limits=Limits(min_agreement=0.5))
+
+
 def test_quality_by_hand() -> None:
     """KL(p || q) and choices of two rows, and the beam's candidates by their index."""
-    quality = Quality()
+    quality = Quality(find_task("XLMForSequenceClassification"))
     quality.add(
         {"logits": np.log(np.array([[0.5, 0.5], [0.2, 0.8]]))},
         {"logits": np.log(np.array([[0.9, 0.1], [0.2, 0.8]]))},
@@ -481,12 +501,12 @@ def test_quality_by_hand() -> None:
     )
     assert quality.divergence == pytest.approx((0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)) / 2)
     assert quality.same_choice == 1.0  # the first of two equal scores is chosen
-    beam = Quality()
+    beam = Quality(find_task("XLMForQuestionAnswering"))
     want = {"start_top_index": np.array([[3, 1]]), "start_top_log_probs": np.array([[0.6, 0.4]])}
     beam.add({name: value[:, ::-1] for name, value in want.items()}, want, None)
     assert beam.divergence == pytest.approx(0, abs=1e-12)
     assert beam.same_choice == 0.0
-    broken = Quality()
+    broken = Quality(find_task("XLMForSequenceClassification"))
     broken.add({"logits": np.array([[np.nan, 1.0]])}, {"logits": np.array([[0.0, 1.0]])}, None)
     assert not broken.finite
 
@@ -494,7 +514,7 @@ def test_quality_by_hand() -> None:
 def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quantize", str(bundle), "--recipe", "int8-dynamic", "--per-layer", "--min-agreement", "0.5"]) == 0
     out = capsys.readouterr().out
-    assert "model.int8.onnx" in out
+    assert "model.int8-dynamic.onnx" in out
     assert "same choice in 100.0% of the cases" in out
     assert "layer 1 ffn" in out
     assert "median of 5 passes over the first batch" in out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xlm_runtime.bundle.atomic import write_bytes
 from xlm_runtime.bundle.engine_stamp import EngineStamp
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.executor import Call, Execution
@@ -189,10 +189,8 @@ class _KernelCache:
         kernels = bytes(self._cache.serialize())
         if kernels == self._saved:
             return
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with suppress(OSError):  # a folder that is read-only costs the next start time, nothing else
-            temporary.write_bytes(kernels)
-            temporary.replace(self._path)
+            write_bytes(self._path, kernels)
 
 
 def _logger(trt: Any, errors: list[str]) -> Any:

@@ -81,7 +81,7 @@ def engine_bundle(bundles: Bundles, tmp_path: Path, tensorrt: FakeTensorRT) -> C
         values = {
             "flavor": "tensorrt",
             "version": VERSION,
-            "targets": ("sm80",),
+            "gpu_archs": ("sm80",),
             "precision": "fp32",
             "profiles": profiles,
             "graph": graph.file,

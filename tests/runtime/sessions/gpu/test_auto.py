@@ -27,7 +27,7 @@ def test_an_engine_that_fits_comes_first(engine_bundle: Engines, onnxruntime_gpu
     assert "of tensorrt, cuda, cpu, openvino it is the first that is there" in opened.reason
 
 
-@pytest.mark.parametrize("misfit", [{"targets": ("sm70",)}, {"version": "1.0"}, {"precision": "fp16"}])
+@pytest.mark.parametrize("misfit", [{"gpu_archs": ("sm70",)}, {"version": "1.0"}, {"precision": "fp16"}])
 def test_an_engine_that_does_not_fit_is_passed_over(
     engine_bundle: Engines, onnxruntime_gpu: FakeOnnxRuntime, misfit: dict[str, object]
 ) -> None:
@@ -36,7 +36,7 @@ def test_an_engine_that_does_not_fit_is_passed_over(
 
 def test_cuda_needs_its_onnxruntime(engine_bundle: Engines) -> None:
     # the device is there, but the installed onnxruntime has the CPU alone
-    assert pipeline(TASK, engine_bundle(TASK, targets=("sm70",)), "auto").model.provider == "cpu"
+    assert pipeline(TASK, engine_bundle(TASK, gpu_archs=("sm70",)), "auto").model.provider == "cpu"
 
 
 def test_a_device_that_was_named_has_to_be_there(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime) -> None:

@@ -92,7 +92,7 @@ def engine_of(request: pytest.FixtureRequest, device: CudaDevice, bundles: Bundl
         copy = folder / name
         if not copy.exists():
             shutil.copytree(bundles(name), copy)
-            target = [] if flavor == "tensorrt" else ["--target", device.architecture]
+            target = [] if flavor == "tensorrt" else ["--gpu-arch", device.architecture]
             arguments = ["engine", str(copy), "--flavor", flavor, "--profiles", "latency", *target]
             if cli.main(arguments) != 0:
                 pytest.skip(f"{flavor} builds no engine for {device.architecture}")

@@ -272,7 +272,7 @@ def test_threads_take_turns(bundles: Bundles, engine_bundle: Engines) -> None:
     ("changes", "why"),
     [
         ({"version": "10.8.0"}, "was built by tensorrt 10.8.0, but 10.9.0 is installed"),
-        ({"targets": ("sm89", "sm90")}, "was built for sm89, sm90, but this GPU is sm80"),
+        ({"gpu_archs": ("sm89", "sm90")}, "was built for sm89, sm90, but this GPU is sm80"),
         ({"sources": {"model.onnx": "0" * 64}}, "was built from another 'model.onnx' than the bundle holds now"),
         ({"plan_sha256": "0" * 64}, "has changed since it was built"),
     ],
@@ -288,7 +288,7 @@ def test_an_engine_that_does_not_fit_says_how_to_build_another(
 
 
 def test_the_engine_that_fits_is_taken(engine_bundle: Engines, tensorrt: FakeTensorRT) -> None:
-    engine_bundle("text-classification", "a", targets=("sm90",))
+    engine_bundle("text-classification", "a", gpu_archs=("sm90",))
     engine_bundle("text-classification", "b", flavor="tensorrt-rtx", version="1.0")
     folder = engine_bundle("text-classification", "c")
     pipeline("text-classification", folder, "tensorrt")("Good!")

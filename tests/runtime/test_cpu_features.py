@@ -1,4 +1,4 @@
-"""What is read out of /proc/cpuinfo of other machines, and what is said about recipes there."""
+"""What is read out of /proc/cpuinfo of other machines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xlm_export.quantization import RECIPES
-from xlm_export.quantization.cpu_features import CpuFeatures, advice, cpu_features
+from xlm_runtime.machine import CpuFeatures, cpu_features, cpuinfo
 
 HASWELL = "fpu sse4_2 ssse3 fma avx avx2 bmi2"
 SKYLAKE = f"{HASWELL} avx512f avx512dq avx512bw avx512vl"
@@ -64,9 +63,6 @@ def test_machines(name: str, tmp_path: Path) -> None:
     assert cpu.known
     assert cpu.found == found
     assert (cpu.int8, cpu.bf16, cpu.saturates) == (int8, bf16, saturates)
-    warned = {recipe for recipe in RECIPES if advice(recipe, cpu)}
-    assert ("int8-dynamic" in warned) == ("int8-static" in warned) == ("int4-weights" in warned) == (not int8)
-    assert ("bf16" in warned) == (not bf16)
 
 
 def test_a_flag_of_another_architecture_does_not_count(tmp_path: Path) -> None:
@@ -75,22 +71,25 @@ def test_a_flag_of_another_architecture_does_not_count(tmp_path: Path) -> None:
     assert cpu_features(written(tmp_path / "b", "Features", ["asimd avx2"]), "arm64").found == set()
 
 
-def test_saturation_is_explained(tmp_path: Path) -> None:
-    cpu = cpu_features(written(tmp_path / "cpuinfo", "flags", [HASWELL]), "x86_64")
-    note = advice("int8-static", cpu)
-    assert note is not None
-    assert "has avx2, no VNNI" in note
-    assert "7 bits" in note
-
-
 @pytest.mark.parametrize("content", [None, "processor : 0\nmodel name : a RISC-V\n"])
-def test_nothing_is_said_where_nothing_is_known(content: str | None, tmp_path: Path) -> None:
+def test_nothing_is_concluded_where_nothing_is_known(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "cpuinfo").write_text(content)
     cpu = cpu_features(tmp_path / "cpuinfo", "x86_64")
     assert cpu == CpuFeatures("x86", frozenset(), known=False)
     assert not cpu.saturates
-    assert not any(advice(recipe, cpu) for recipe in RECIPES)
+
+
+def test_what_is_found_in_words() -> None:
+    assert str(CpuFeatures("x86", frozenset({"vnni", "avx2"}))) == "avx2, vnni"
+    assert str(CpuFeatures("arm", frozenset())) == "none of the instructions for small numbers"
+
+
+def test_a_key_of_cpuinfo(tmp_path: Path) -> None:
+    info = written(tmp_path / "cpuinfo", "flags", ["avx2", "avx2 vnni"])
+    assert cpuinfo("model name", info) == ["a CPU", "a CPU"]
+    assert cpuinfo("flags", info) == ["avx2", "avx2 vnni"]
+    assert cpuinfo("cores", info) == cpuinfo("flags", tmp_path / "absent") == []
 
 
 def test_this_machine() -> None:

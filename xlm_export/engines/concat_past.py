@@ -14,11 +14,12 @@ from typing import Any
 import onnx_ir
 from onnxscript import rewriter
 
-_PAST = "past_key_values."
+from xlm_runtime.tasks import PAST
+
 _KEYS = [0, 1, 3, 2]  # (batch, n_heads, tokens, head_dim) → (batch, n_heads, head_dim, tokens)
 
 
-def join_past(model: onnx_ir.Model) -> int:
+def concat_past(model: onnx_ir.Model) -> int:
     """Join the keys and values of every layer; returns in how many attentions it did.
 
     Raises:
@@ -28,7 +29,7 @@ def join_past(model: onnx_ir.Model) -> int:
         rewriter.RewriteRule(_scores, _joined_scores, _of_past_key),
         rewriter.RewriteRule(_context, _joined_context, _of_past_value),
     ]
-    layers = sum(value.name is not None and value.name.startswith(_PAST) for value in model.graph.inputs) // 2
+    layers = sum(value.name is not None and value.name.startswith(PAST) for value in model.graph.inputs) // 2
     counts = [rule.apply_to_model(model) for rule in rules]
     if counts != [layers, layers]:
         raise RuntimeError(f"Past and new keys were joined {counts[0]} times and values {counts[1]} times in {layers} "
@@ -67,6 +68,6 @@ def _of_past_value(context: Any, past_value: Any, **_: Any) -> Any:
 
 def _is_past(value: onnx_ir.Value) -> Any:
     result = rewriter.MatchResult()
-    if value.name is None or not value.name.startswith(_PAST):
+    if value.name is None or not value.name.startswith(PAST):
         return result.fail("not of the past", value)
     return result

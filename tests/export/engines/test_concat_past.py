@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.tolerances import RUNTIME_FP32
-from xlm_export.engines.join_past import join_past
+from xlm_export.engines.concat_past import concat_past
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.sessions import open_session
 
@@ -19,7 +19,7 @@ def test_the_same_answers(bundles: Bundles, tmp_path: Path) -> None:
     bundle = Bundle.load(bundles("text-generation"))
     path = bundle.folder / bundle.graph().file
     model = onnx_ir.load(path)
-    assert join_past(model) == bundle.config.n_layers
+    assert concat_past(model) == bundle.config.n_layers
     assert sum(node.op_type == "Slice" for node in model.graph) < sum(
         node.op_type == "Slice" for node in onnx_ir.load(path).graph
     )
@@ -46,6 +46,6 @@ def test_the_same_answers(bundles: Bundles, tmp_path: Path) -> None:
 
 def test_no_match_is_an_error(bundles: Bundles) -> None:
     model = onnx_ir.load(bundles("text-generation") / "model.onnx")
-    join_past(model)
+    concat_past(model)
     with pytest.raises(RuntimeError, match="joined 0 times and values 0 times in 2 layers"):
-        join_past(model)
+        concat_past(model)

@@ -1,0 +1,77 @@
+"""`xlm-export export`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from xlm_export.cli.lists import comma_separated
+from xlm_export.export import PRECISIONS, export
+from xlm_export.progress import Progress
+from xlm_export.tracing.trace import DEFAULT_OPSET
+from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
+from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="folder as save_pretrained writes it, or a hub id")
+    parser.add_argument("bundle", type=Path, help="folder to write")
+    parser.add_argument("--task", choices=TASK_NAMES, help="default: what the checkpoint's architecture says")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--opset", type=int, default=DEFAULT_OPSET,
+                        help=f"version of ONNX's operators (default {DEFAULT_OPSET})")  # fmt: skip
+    parser.add_argument("--inputs", type=comma_separated, default=(),
+                        help=f"optional inputs, comma-separated: {', '.join(OPTIONAL_INPUTS)}")  # fmt: skip
+    parser.add_argument("--hidden-states", action="store_true", help="each layer's hidden states as outputs")
+    parser.add_argument("--attentions", action="store_true", help="each layer's attention weights as outputs")
+    parser.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="keys and values of past tokens as inputs and outputs (default: for text-generation if it is causal)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="padded",
+        help="packed: tokens of a batch on one axis, no padding, and the last layer only where the head reads it",
+    )
+    parser.add_argument("--external-data", action="store_true", help="weights in a file of their own")
+    parser.add_argument(
+        "--cls-index",
+        choices=CLS_INDEX_CONVENTIONS,
+        default="first-sep",
+        help="where the beam head was trained to look for 'no answer' (default first-sep)",
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not compare the graph with torch")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+
+
+def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
+    """Export; returns the exit status and what to print."""
+    began = time.perf_counter()
+    bundle = export(
+        options.checkpoint,
+        options.bundle,
+        task=options.task,
+        precision=options.precision,
+        opset=options.opset,
+        inputs=options.inputs,
+        hidden_states=options.hidden_states,
+        attentions=options.attentions,
+        cache=options.cache,
+        layout=options.layout,
+        external_data=options.external_data,
+        cls_index=options.cls_index,
+        verify=not options.no_verify,
+        force=options.force,
+        progress=progress,
+    )
+    size = sum((options.bundle / name).stat().st_size for name in bundle.files) / 1e6
+    seconds = time.perf_counter() - began
+    written = f"{bundle.task} ({bundle.architecture}), {bundle.graph().precision}, {size:.1f} MB, {seconds:.1f} s"
+    verified = "verification not run"
+    if "outputs" in bundle.verification:
+        worst = max(error["max_absolute"] for error in bundle.verification["outputs"].values())
+        verified = f"verification {bundle.verification['status']}: largest difference to torch {worst:.1e}"
+    return 0, [f"{options.bundle}: {written}", verified]

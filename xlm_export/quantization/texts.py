@@ -1,0 +1,45 @@
+"""Texts to calibrate and compare on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlm_export.verification.batches import SENTENCES
+from xlm_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and its language, if that is known."""
+
+    text: str
+    lang: str | None = None
+
+
+def read_texts(path: str | Path) -> list[Text]:
+    """One text a line, or `lang<TAB>text`; empty lines are left out.
+
+    Raises:
+        InputError: no such file, not UTF-8, or no text in it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"File '{path}' not found; give a file with one text a line.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"File '{path}' is not UTF-8 ({error}); give a file with one text a line.") from error
+    texts = []
+    for line in lines:
+        lang, tab, text = line.partition("\t")
+        item = Text(text.strip(), lang.strip()) if tab else Text(line.strip())
+        if item.text:
+            texts.append(item)
+    if not texts:
+        raise InputError(f"File '{path}' holds no text; expected one text a line, or lang<TAB>text.")
+    return texts
+
+
+def own_texts() -> list[Text]:
+    """The sentences that verification uses too: eight, in seven languages."""
+    return [Text(sentence) for sentence in SENTENCES]
