@@ -1,38 +1,14 @@
-"""Windows, arrays, rows and refusals of a call."""
+"""What a call returns: rows, arrays, words and spans."""
 
 from __future__ import annotations
 
 import pickle
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.options import Truncation
-from xlm_runtime.tokenization.windows import windows
-
-OVERFLOW = Truncation("only_second", 16, "right", 3, overflow=True)
-
-
-@given(st.integers(0, 60), st.integers(1, 8), st.integers(0, 3), st.sampled_from(["left", "right"]))
-def test_windows_cover_the_sequence_and_share_the_stride(length: int, room: int, stride: int, side: str) -> None:
-    stride = min(stride, room - 1)
-    options = OVERFLOW._replace(stride=stride, max_length=5 + room + 3, side=side)
-    made = windows(5, length, 3, options)
-    ranges = [window.second for window in made if window.second is not None]
-    assert all(window.first == (0, 5) for window in made)
-    assert all(stop - start <= room for start, stop in ranges)
-    ordered = sorted(ranges)
-    assert (ordered[0][0], ordered[-1][1]) == (0, length)
-    for (_, stop), (start, _) in pairwise(ordered):
-        assert stop - start >= stride
-    steady = ranges[:-1]
-    assert all(abs(a[0] - b[0]) == room - stride for a, b in pairwise(steady))
 
 
 def test_overflow_of_a_pair(toy: XLMTokenizer) -> None:
@@ -98,71 +74,3 @@ def test_words_and_spans_after_pickling(toy: XLMTokenizer) -> None:
         assert again.tokens(row) == encoding.tokens(row)
     with pytest.raises(IndexError):
         encoding.tokens(2)
-
-
-def test_one_language_or_one_for_each(toy_folder: Any) -> None:
-    tokenizer = XLMTokenizer(toy_folder / "vocab.json", toy_folder / "merges.txt", lang2id={"en": 0, "fr": 1})
-    both = tokenizer(["l'or", "l'or"], lang=["en", "fr"])["input_ids"]
-    assert both == [tokenizer("l'or", lang="en")["input_ids"], tokenizer("l'or", lang="fr")["input_ids"]]
-    assert tokenizer.id2lang == {0: "en", 1: "fr"}
-    with pytest.raises(InputError, match=r"'de' is not one of this model's: en, fr"):
-        tokenizer("low", lang="de")
-    with pytest.raises(InputError, match="2 languages for 1 texts"):
-        tokenizer("low", lang=["en", "fr"])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"padding": "longer"}, "padding='longer' is not known"),
-        ({"truncation": "first"}, "truncation='first' is not known"),
-        ({"padding_side": "top"}, "padding_side='top'"),
-        ({"max_length": -1, "truncation": True}, "max_length must be"),
-        ({"max_length": 2.5}, "max_length must be"),
-        ({"stride": -1}, "stride must be"),
-        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of must be"),
-        ({"max_length": 10, "padding": True, "truncation": True, "pad_to_multiple_of": 8}, "not a multiple"),
-        ({"max_length": 1, "truncation": True}, "cannot be reached"),
-        ({"max_length": 4, "truncation": True, "stride": 2, "return_overflowing_tokens": True}, "stride=2 must be"),
-        ({"return_tensors": "pt"}, "use 'np'"),
-        ({"padding": []}, "has a type"),
-    ],
-)
-def test_options_that_are_refused(toy: XLMTokenizer, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        toy("lower low wider", **options)
-
-
-def test_unknown_options_are_refused(toy: XLMTokenizer) -> None:
-    with pytest.raises(TypeError):
-        toy("low", return_everything=True)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize("text", [None, 5, b"low", [None], [5.0], {"a": 1}, [("a", "b", "c")], [["low", 3]]])
-def test_inputs_that_are_no_text(toy: XLMTokenizer, text: Any) -> None:
-    with pytest.raises(InputError):
-        toy(text)
-
-
-def test_empty_inputs(toy: XLMTokenizer) -> None:
-    assert toy("")["input_ids"] == [toy.bos_token_id, toy.sep_token_id]
-    assert toy([])["input_ids"] == []
-    assert toy([], padding=True)["input_ids"] == []
-    assert toy("", return_offsets_mapping=True).word_ids() == [None, None]
-
-
-def test_pairs_as_tuples_and_ids(toy: XLMTokenizer) -> None:
-    assert toy([("low", "wider")])["input_ids"] == toy(["low"], ["wider"])["input_ids"]
-    assert toy([14, 15])["input_ids"] == toy("lower")["input_ids"]
-    with pytest.raises(InputError, match="length of text"):
-        toy(["low"], ["a", "b"])
-
-
-def test_mask_alias(toy_folder: Any) -> None:
-    tokenizer = XLMTokenizer.from_pretrained(toy_folder)
-    assert tokenizer("low <mask>")["input_ids"] == tokenizer("low <special1>")["input_ids"]
-    assert tokenizer("low <mask>", return_offsets_mapping=True)["offset_mapping"][3] == (4, 10)
-    plain = XLMTokenizer.from_pretrained(toy_folder, mask_alias=None)
-    assert plain.mask_token_id not in plain("low <mask>")["input_ids"]
-    tokenizer.add_tokens(["<mask>"])
-    assert tokenizer("<mask>")["input_ids"][1] == tokenizer.convert_tokens_to_ids("<mask>") != tokenizer.mask_token_id

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runtime.tokenization import reference
+from tests.runtime.tokenization.steps import processor_seconds
 from tests.runtime.tokenization.strategies import texts
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.normalization import PunctuationNormalizer, fold, fold_aligned, romanian
@@ -98,7 +99,9 @@ def test_romanian(text: str) -> None:
 
 
 def test_nested_quotes_and_periods_take_linear_time() -> None:
+    long = ["." * 200_000, "." * 200_000 + ' ."x', '."' * 100_000, '"' * 200_000, "(" * 100_000, " " * 500_000]
     for lang in ("en", "de"):
         normalizer = PunctuationNormalizer(lang)
-        for text in ("." * 200_000, '."' * 100_000, '"' * 200_000, "(" * 100_000, " " * 500_000, "\u00a0" * 200_000):
-            normalizer.plain(text)
+        with processor_seconds(30):
+            for text in [*long, "\u00a0" * 200_000]:
+                normalizer.plain(text)

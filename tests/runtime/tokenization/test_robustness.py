@@ -28,6 +28,7 @@ LONG: dict[str, tuple[Callable[[int], str], int]] = {
     "periods apart": (lambda n: ". " * n, 50_000),
     "nested quotes": (lambda n: "(\"'" * n + "'\")" * n, 30_000),
     "quotes and periods": (lambda n: '."' * n, 50_000),
+    "periods before a quote": (lambda n: "." * n + ' ."x', 200_000),
     "apostrophes": (lambda n: "' " * n, 50_000),
     "commas": (lambda n: "1," * n, 50_000),
     "sigmas": (lambda n: "Σ" * n, 100_000),
