@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.make_checkpoint import make_checkpoint
+from tests.sharing import make_once
 from xlm_export.export import export
 
 # bundle → architecture and configuration of its checkpoint; the place is the weights' seed, so that new ones come last
@@ -29,21 +30,32 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # those that are also there in the packed layout, of the same checkpoint, as `{name}-packed`
 PACKED = tuple(name for name in BUNDLES if not name.startswith("text-generation"))
+NAMES = (*BUNDLES, *(f"{name}-packed" for name in PACKED))
+
+
+def bundle_checkpoint(folder: Path, name: str) -> Path:
+    """The checkpoint `folder/checkpoints/name`, written unless it is there."""
+    architecture, options = BUNDLES[name]
+    seed = list(BUNDLES).index(name)
+    return make_once(folder / "checkpoints" / name, lambda path: make_checkpoint(path, architecture, seed, **options))
+
+
+def bundle_task(name: str) -> str | None:
+    """The task to export for, where the checkpoint's architecture does not decide."""
+    return "text-generation" if name.startswith("text-generation") else None
 
 
 def make_bundle(folder: Path, name: str) -> Path:
-    """Write `folder/name`, and the checkpoint it is exported from as `folder/checkpoints/name`."""
+    """Write `folder/name`, unless it is there, and the checkpoint that it is exported from."""
     plain = name.removesuffix("-packed")
-    architecture, options = BUNDLES[plain]
-    checkpoint = make_checkpoint(folder / "checkpoints" / plain, architecture, list(BUNDLES).index(plain), **options)
-    task = "text-generation" if plain.startswith("text-generation") else None
-    export(checkpoint, folder / name, task=task, layout="padded" if name == plain else "packed")
-    return folder / name
+    checkpoint = bundle_checkpoint(folder, plain)
+    layout = "padded" if name == plain else "packed"
+    return make_once(folder / name, lambda path: export(checkpoint, path, task=bundle_task(plain), layout=layout))
 
 
 def make_bundles(folder: Path) -> None:
-    """Write a bundle for every name in `BUNDLES` and `PACKED`."""
-    for name in (*BUNDLES, *(f"{name}-packed" for name in PACKED)):
+    """Write a bundle for every name in `NAMES`."""
+    for name in NAMES:
         make_bundle(folder, name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def make_checkpoint(
     return folder
 
 
+@cache
 def learn_vocabulary(n_merges: int = 250) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Byte-pair encoding (Sennrich et al. 2016) of `SENTENCES`, lower-cased and without accents."""
     text = " ".join(sentence for sentences in SENTENCES.values() for sentence in sentences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.make_checkpoint import make_checkpoint
+from tests.conftest import Bundles, Checkpoints, Exported, HalfBundles
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint, verify
 from xlm_export.verification.report import TOLERANCES
 from xlm_runtime import pipeline
+from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.sessions import open_session
 
@@ -58,9 +60,11 @@ def run_step(
         ),
     ],
 )
-def test_causal_checkpoints_get_a_verified_cache(options: dict[str, Any], tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True, **options)
-    bundle = export(checkpoint, tmp_path / "bundle")
+def test_causal_checkpoints_get_a_verified_cache(
+    options: dict[str, Any], checkpoints: Checkpoints, exported: Exported, tmp_path: Path
+) -> None:
+    checkpoint = checkpoints("XLMWithLMHeadModel", causal=True, **options)
+    bundle = Bundle.load(shutil.copytree(exported(checkpoint), tmp_path / "bundle"))
     assert bundle.task == "text-generation"
     assert bundle.verification["status"] == "passed"
     axes = {spec.name: spec.axes for spec in (*bundle.graph().inputs, *bundle.graph().outputs)}
@@ -69,15 +73,14 @@ def test_causal_checkpoints_get_a_verified_cache(options: dict[str, Any], tmp_pa
     assert axes["past_key_values.1.value"] == ("batch", "n_heads", "past_sequence", "head_dim")
     assert axes["present.1.value"] == ("batch", "n_heads", "sequence", "head_dim")
     assert ("langs" in axes) == (options.get("n_langs") != 1)
-    assert verify(tmp_path / "bundle", checkpoint).status == "passed"
+    assert verify(bundle.folder, checkpoint).status == "passed"
 
 
-def test_every_step_equals_torch_without_a_cache(tmp_path: Path) -> None:
+def test_every_step_equals_torch_without_a_cache(bundles: Bundles) -> None:
     """The oracle here runs the whole sequence again for each step."""
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
-    export(checkpoint, tmp_path / "bundle", verify=False)
-    model: Any = load_checkpoint(checkpoint).model
-    session = open_session(tmp_path / "bundle" / "model.onnx")
+    folder = bundles("text-generation")
+    model: Any = load_checkpoint(folder.parent / "checkpoints" / "text-generation").model
+    session = open_session(folder / "model.onnx")
     for batch, prompt in ((1, 1), (3, 5), (2, 64 - STEPS)):
         ids = np.random.default_rng(prompt).integers(0, 400, (batch, prompt))
         past = {name: np.zeros((batch, 4, 0, 8), np.float32) for name in session.input_names if "past" in name}
@@ -97,11 +100,10 @@ def test_every_step_equals_torch_without_a_cache(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision(precision: str, tmp_path: Path) -> None:
+def test_half_precision(precision: str, half_bundles: HalfBundles) -> None:
     if precision == "bf16":
         pytest.importorskip("openvino", reason="ONNX Runtime has no bf16 kernels on the CPU")
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
-    bundle = export(checkpoint, tmp_path / "bundle", precision=precision)
+    bundle = Bundle.load(half_bundles("text-generation", precision))
     assert bundle.verification["status"] == "passed"
     assert bundle.verification["provider"] == ("cpu" if precision == "fp16" else "openvino")
     errors = bundle.verification["outputs"].values()
@@ -109,8 +111,8 @@ def test_half_precision(precision: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_further_outputs_are_verified_too(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True, max_position_embeddings=12)
+def test_further_outputs_are_verified_too(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoint = checkpoints("XLMWithLMHeadModel", causal=True, max_position_embeddings=12)
     options = {"hidden_states": True, "attentions": True, "inputs": ("token_type_ids",)}
     bundle = export(checkpoint, tmp_path / "bundle", **options)
     compared = {name: error["compared"] for name, error in bundle.verification["outputs"].items()}
@@ -119,17 +121,15 @@ def test_further_outputs_are_verified_too(tmp_path: Path) -> None:
     assert verify(tmp_path / "bundle", checkpoint).status == "passed"
 
 
-def test_a_wrong_cache_fails(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
-    export(checkpoint, tmp_path / "bundle", verify=False)
-    other = make_checkpoint(tmp_path / "other", "XLMWithLMHeadModel", causal=True, seed=1)
-    report = verify(tmp_path / "bundle", other)
+def test_a_wrong_cache_fails(bundles: Bundles, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles("text-generation"), tmp_path / "bundle"))
+    report = verify(folder, checkpoints("XLMWithLMHeadModel", seed=100, causal=True))
     assert any(failure.startswith("present.0.key: relative error") for failure in report.failures)
 
 
-def test_bundles_whose_past_comes_back_are_refused(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
-    export(checkpoint, tmp_path / "bundle", verify=False)
+def test_bundles_whose_past_comes_back_are_refused(bundles: Bundles, tmp_path: Path) -> None:
+    checkpoint = bundles("text-generation").parent / "checkpoints" / "text-generation"
+    shutil.copytree(bundles("text-generation"), tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
     for spec in contents["graphs"][0]["outputs"]:
@@ -141,21 +141,20 @@ def test_bundles_whose_past_comes_back_are_refused(tmp_path: Path) -> None:
             read(tmp_path / "bundle")
 
 
-def test_bidirectional_checkpoints_have_no_cache(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel")
+def test_bidirectional_checkpoints_have_no_cache(bundles: Bundles, tmp_path: Path) -> None:
+    checkpoint = bundles("fill-mask").parent / "checkpoints" / "fill-mask"
     with pytest.raises(InputError, match=r"bidirectional .* changes the keys and values of all earlier ones"):
         export(checkpoint, tmp_path / "bundle", task="text-generation", cache=True)
-    assert export(checkpoint, tmp_path / "bundle", verify=False).task == "fill-mask"
     with pytest.raises(InputError, match="the task fill-mask reads each text once"):
         export(checkpoint, tmp_path / "cached", task="fill-mask", cache=True)
-    bundle = export(checkpoint, tmp_path / "generation", task="text-generation")
-    assert bundle.verification["status"] == "passed"
+    assert Bundle.load(bundles("fill-mask")).task == "fill-mask", "which no task was named for"
+    bundle = Bundle.load(bundles("text-generation-bidirectional"))
+    assert (bundle.task, bundle.verification["status"]) == ("text-generation", "passed")
     names = [spec.name for spec in bundle.graph().inputs]
     assert names == ["input_ids", "attention_mask", "langs", "logit_positions"]
 
 
-def test_causal_checkpoints_without_a_cache_on_request(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
-    bundle = export(checkpoint, tmp_path / "bundle", cache=False)
+def test_causal_checkpoints_without_a_cache_on_request(checkpoints: Checkpoints, exported: Exported) -> None:
+    bundle = Bundle.load(exported(checkpoints("XLMWithLMHeadModel", causal=True), cache=False))
     assert (bundle.task, bundle.verification["status"]) == ("text-generation", "passed")
     assert [spec.name for spec in bundle.graph().outputs] == ["logits"]

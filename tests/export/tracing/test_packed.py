@@ -10,8 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.conftest import Bundles
-from tests.make_checkpoint import make_checkpoint
+from tests.conftest import Bundles, Checkpoints
 from tests.paths import ROOT
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, verify
@@ -125,16 +124,16 @@ def test_the_contract_of_the_table(bundles: Bundles) -> None:
     ],
     ids=str,
 )
-def test_every_option(architecture: str, options: dict[str, Any], tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture, **options)
+def test_every_option(architecture: str, options: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoint = checkpoints(architecture, **options)
     assert export(checkpoint, tmp_path / "bundle", layout="packed").verification["status"] == "passed"
     assert verify(tmp_path / "bundle", checkpoint).status == "passed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inputs", [("token_type_ids", "position_ids"), ("inputs_embeds",)])
-def test_optional_inputs(inputs: tuple[str, ...], tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMForSequenceClassification")
+def test_optional_inputs(inputs: tuple[str, ...], checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoint = checkpoints("XLMForSequenceClassification")
     bundle = export(checkpoint, tmp_path / "bundle", inputs=inputs, layout="packed")
     assert bundle.verification["status"] == "passed"
     assert set(inputs) <= {spec.name for spec in bundle.graph().inputs}
@@ -143,23 +142,22 @@ def test_optional_inputs(inputs: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("architecture", ["XLMWithLMHeadModel", "XLMForQuestionAnswering"])
-def test_half_precision(architecture: str, precision: str, tmp_path: Path) -> None:
+def test_half_precision(architecture: str, precision: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
     if precision == "bf16":
         pytest.importorskip("openvino", reason="ONNX Runtime has no bf16 kernels on the CPU")
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture)
-    bundle = export(checkpoint, tmp_path / "bundle", precision=precision, layout="packed")
+    bundle = export(checkpoints(architecture), tmp_path / "bundle", precision=precision, layout="packed")
     assert bundle.verification["status"] == "passed"
 
 
 @pytest.mark.slow
-def test_generation_without_a_cache(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", causal=True)
+def test_generation_without_a_cache(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoint = checkpoints("XLMWithLMHeadModel", causal=True)
     bundle = export(checkpoint, tmp_path / "bundle", cache=False, layout="packed")
     assert (bundle.task, bundle.verification["status"]) == ("text-generation", "passed")
 
 
-def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    causal = make_checkpoint(tmp_path / "causal", "XLMWithLMHeadModel", causal=True)
+def test_refusals(checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    causal = checkpoints("XLMWithLMHeadModel", causal=True)
     with pytest.raises(InputError, match="A packed graph keeps no cache"):
         export(causal, tmp_path / "bundle", layout="packed")
     with pytest.raises(InputError, match="no outputs for each layer's hidden states"):
