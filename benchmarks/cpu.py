@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.prepare import (
+    LAYOUTS,
     OPTIMUM,
     VARIANTS,
     PreparationError,
@@ -35,6 +36,7 @@ from benchmarks.suite import (
     choose_contenders,
     choose_workloads,
     make_settings,
+    may_be_chosen,
     read_options,
     report_prefix,
     run_suite,
@@ -222,9 +224,16 @@ def main() -> None:
     size = Size(layers=options.layers, dim=options.dim, vocab=options.vocab)
 
     def make(folder: Path, task: str, checkpoint: Path) -> Prepared:
-        peers = options.peers != ""
         return prepare(
-            folder, task, checkpoint, variants=variants, peers=peers, optimum=options.optimum, progress=print
+            folder,
+            task,
+            checkpoint,
+            layouts=[layout for layout in LAYOUTS if may_be_chosen(options.ours, f"ours {layout}")],
+            variants=variants,
+            peers=options.peers != "",
+            nncf=may_be_chosen(options.peers, "OpenVINO int8"),
+            optimum=options.optimum,
+            progress=print,
         )
 
     def phases(record: Record) -> list[Phase]:

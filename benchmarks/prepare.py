@@ -112,15 +112,19 @@ def prepare(
     task: str,
     checkpoint: Path,
     *,
+    layouts: Sequence[str] = LAYOUTS,
     variants: Sequence[str],
     peers: bool,
+    nncf: bool = True,
     optimum: Path,
     progress: Callable[[str], None],
 ) -> Prepared:
-    """Bundles in every layout and recipe that `xlm-export` offers, and with `peers` also the peers' graphs.
+    """Bundles in layouts and recipes that `xlm-export` offers, and with `peers` also the peers' graphs.
 
     Args:
+        layouts: which of `LAYOUTS` to export; "padded" always is.
         variants: which of `VARIANTS` to make.
+        nncf: make OpenVINO's int8 graph, too, where there are peers.
         folder: takes what is made; optimum's export goes beside the checkpoint, since no code of ours makes it.
 
     Raises:
@@ -128,6 +132,8 @@ def prepare(
     """
     made = Prepared(task, checkpoint, folder)
     for layout in LAYOUTS:
+        if layout != "padded" and layout not in layouts:
+            continue
         progress(f"export {task}, {layout}")
         name, target = f"{layout} fp32", folder / f"bundle-{task}-{layout}"
         command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
@@ -151,8 +157,9 @@ def prepare(
     if peers:
         progress(f"optimum's export, {task}")
         _prepare_optimum(made, checkpoint.with_name(f"optimum-{task}"), optimum)
-        progress(f"NNCF's int8, {task}")
-        _prepare_openvino(made, folder / f"openvino-int8-{task}")
+        if nncf:
+            progress(f"NNCF's int8, {task}")
+            _prepare_openvino(made, folder / f"openvino-int8-{task}")
     return made
 
 

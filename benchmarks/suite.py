@@ -135,6 +135,12 @@ def check_names(specs: Sequence[Spec], peers: str | None, ours: str | None) -> N
                 raise SystemExit(f"No name of --{OPTIONS[side]} begins with '{name}'; there are {', '.join(known)}.")
 
 
+def may_be_chosen(option: str | None, name: str) -> bool:
+    """Whether --peers or --ours may choose something whose name begins with `name`: what it may not is not made."""
+    beginnings = _beginnings(option)
+    return beginnings is None or any(each.startswith(name) or name.startswith(each) for each in beginnings)
+
+
 def _beginnings(option: str | None) -> list[str] | None:
     return None if option is None else [name.strip() for name in option.split(",") if name.strip()]
 

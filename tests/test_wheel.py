@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.make_bundles import make_bundles
+from tests.conftest import Bundles
+from tests.make_bundles import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = ("torch", "transformers", "sacremoses", "onnx", "onnxscript", "safetensors", "huggingface_hub")
@@ -25,8 +26,8 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
-def test_the_runtime_needs_numpy_and_an_engine_alone(tmp_path: Path) -> None:
+@pytest.mark.slow(seconds=60)
+def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__"))
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -39,17 +40,15 @@ def test_the_runtime_needs_numpy_and_an_engine_alone(tmp_path: Path) -> None:
     absent = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
     assert run(python, "-c", absent, *FORBIDDEN).strip() == "[]"
 
-    make_bundles(tmp_path / "bundles")
+    (folder,) = {bundles(name).parent for name in NAMES}
     tests = tmp_path / "elsewhere" / "tests"
     tests.mkdir(parents=True)
-    for name in ("__init__.py", "conftest.py", "tolerances.py"):
+    for name in ("__init__.py", "conftest.py", "sharing.py", "tolerances.py"):
         shutil.copyfile(ROOT / "tests" / name, tests / name)
     # the tokenizer's tests read the Moses tables of sacremoses, which is not there
     shutil.copytree(ROOT / "tests" / "runtime", tests / "runtime", ignore=shutil.ignore_patterns("tokenization"))
     shutil.copyfile(ROOT / "pyproject.toml", tests.parent / "pyproject.toml")
-    output = run(
-        python, "-m", "pytest", "--rootdir", tests.parent, tests / "runtime", XLM_TEST_BUNDLES=str(tmp_path / "bundles")
-    )
+    output = run(python, "-m", "pytest", "--rootdir", tests.parent, tests / "runtime", XLM_TEST_BUNDLES=str(folder))
     assert " passed" in output
     command = tmp_path / "clean" / "bin" / "xlm-runtime"
-    assert "fill-mask" in run(command, "info", tmp_path / "bundles" / "fill-mask")
+    assert "fill-mask" in run(command, "info", bundles("fill-mask"))

@@ -61,8 +61,8 @@ REFINING_ROWS = ROWS | {"fill-mask": 32}
 SETTLING = (("ner", "fill-mask"), ("ner", "qa"), ("ner", "fill-mask"), ("ner", "qa", "nli"),
             ("ner", "fill-mask"), ("ner", "qa"), ("ner", "fill-mask"), ("ner", "choice", "language-id"))  # fmt: skip
 SMOKE = Recipe(
-    vocab_size=900, template_sentences=150, dim=32, layers=2, masked_steps=3, joint_steps=4, refining_steps=8,
-    settling_steps=8, causal_steps=4, masked_rows=8, causal_rows=8, warmup=2, report_every=2, held_out_rows=8,
+    vocab_size=900, template_sentences=150, dim=32, layers=1, masked_steps=3, joint_steps=4, refining_steps=8,
+    settling_steps=8, causal_steps=4, masked_rows=8, causal_rows=8, warmup=2, report_every=4, held_out_rows=8,
     per_language=2,
 )  # fmt: skip
 

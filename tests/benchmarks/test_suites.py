@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import benchmarks.machine
 from benchmarks import __main__ as dispatch
+from benchmarks import prepare as preparation
 from benchmarks.checkpoints import XNLI_LABELS
 from benchmarks.cpu import our_specs
 from benchmarks.gpu import gpu_workloads, require_device
 from benchmarks.machine import OtherWork, describe
-from benchmarks.prepare import Prepared, only_graph
+from benchmarks.prepare import LAYOUTS, Prepared, only_graph, prepare
 from benchmarks.process import ROOT, ContenderError, Worker
 from benchmarks.protocol import Spec
-from benchmarks.suite import add_options, check_names, choose_contenders, choose_workloads, read_options
+from benchmarks.suite import (
+    add_options,
+    check_names,
+    choose_contenders,
+    choose_workloads,
+    may_be_chosen,
+    read_options,
+)
 from benchmarks.texts import TextSampler
 from benchmarks.trained import CHECKPOINT, copy_checkpoint
 from benchmarks.workloads import CPU_WORKLOADS
@@ -86,6 +97,42 @@ def test_choices() -> None:
         check_names(specs, None, "a")
 
 
+def test_what_no_choice_can_name_is_not_made() -> None:
+    for option in (None, "ours", "ours p", "ours packed", "ours packed fp32 ORT", "ours padded, ours packed"):
+        assert may_be_chosen(option, "ours packed"), option
+    for option in ("", "ours padded", "ours padded fp32,ours bundle"):
+        assert not may_be_chosen(option, "ours packed"), option
+
+
+@pytest.mark.parametrize("layouts", [(), ("packed",), LAYOUTS])
+@pytest.mark.parametrize("nncf", [True, False])
+def test_graphs_to_make(
+    layouts: tuple[str, ...], nncf: bool, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands that write bundles and peers' graphs, with a program in their place that copies a bundle."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        if "quantize" not in command:
+            shutil.copytree(bundles("text-classification"), command[-1])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(preparation.subprocess, "run", run)
+    made = prepare(
+        tmp_path / "made", "text-classification", tmp_path / "checkpoint", layouts=layouts, variants=["bf16"],
+        peers=True, nncf=nncf, optimum=tmp_path / "none", progress=lambda step: None,
+    )  # fmt: skip
+    wanted = [layout for layout in LAYOUTS if layout == "padded" or layout in layouts]
+    assert list(made.bundles) == [f"{layout} {what}" for layout in wanted for what in ("fp32", "bf16")]
+    exports = [command for command in commands if "export" in command]
+    assert [command[command.index("--layout") + 1] if "--layout" in command else "padded" for command in exports] == (
+        wanted
+    )
+    assert any("benchmarks.openvino_int8" in command for command in commands) == nncf == bool(made.openvino_int8)
+    assert list(made.missing) == ["optimum"]
+
+
 def test_quick_sets_what_no_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, "cpu")
@@ -129,9 +176,28 @@ def test_machine() -> None:
     found = describe()
     assert found["cpus"] >= 1
     assert found["versions"]["numpy"] == np.__version__
+    assert OtherWork().look() >= 0
+
+
+def test_other_work_is_all_work_but_this_programs_and_its_childrens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 10 seconds 23 of all CPUs' time are used, 4 by this program, 3 by a child and 1 by one that has ended."""
+
+    def process(own: float, children: list[SimpleNamespace], ended: float = 0.0) -> SimpleNamespace:
+        times = SimpleNamespace(user=own, system=own / 4, children_user=ended, children_system=0.0)
+        return SimpleNamespace(cpu_times=lambda: times, children=lambda recursive: children)
+
+    def at(now: float, busy: float, made: SimpleNamespace) -> None:
+        monkeypatch.setattr(benchmarks.machine.time, "monotonic", lambda: now)
+        times = SimpleNamespace(user=busy, system=busy / 2, idle=1000 * now, steal=busy / 2)
+        monkeypatch.setattr(benchmarks.machine.psutil, "cpu_times", lambda: times)
+        monkeypatch.setattr(benchmarks.machine.psutil, "Process", lambda: made)
+
+    at(100.0, 50.0, process(8.0, [process(4.0, [])], ended=2.0))
     other = OtherWork()
-    sum(range(10**6))
-    assert 0 <= other.look() <= found["cpus"] + 0.5
+    at(110.0, 61.5, process(11.2, [process(6.4, [])], ended=3.0))
+    assert other.look() == pytest.approx((23 - 4 - 3 - 1) / 10)
+    at(112.0, 61.5, process(12.0, [process(6.4, [])], ended=3.0))
+    assert other.look() == 0.0, "clocks of processes and of the machine tick at different times"
 
 
 def test_texts_have_exactly_their_tokens(bundles: Bundles) -> None:
@@ -185,15 +251,15 @@ def test_worker_says_why_it_failed(tmp_path: Path) -> None:
         Worker("graph_model", options, threads=1, cpus=[], log=tmp_path / "log", timeout=100)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=75)
 def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
     """Two peers, two workloads, accuracy on a checkpoint: everything is measured, correct, and in the report."""
     trained = make_checkpoint(
         tmp_path / "trained", "XLMForSequenceClassification", n_langs=15, max_position_embeddings=256,
-        id2label=dict(enumerate(XNLI_LABELS)),
+        id2label=dict(enumerate(XNLI_LABELS)), n_layers=1,
     )  # fmt: skip
     done = run(
-        "cpu", "--quick", "--threads", "1", "--layers", "2", "--dim", "64", "--vocab", "300", "--rounds", "2",
+        "cpu", "--quick", "--threads", "1", "--layers", "1", "--dim", "64", "--vocab", "300", "--rounds", "2",
         "--variants", "", "--only", "mixed,fill-mask", "--peers", "transformers fp32,OpenVINO fp32",
         "--ours", "ours padded fp32", "--work", str(tmp_path / "work"), "--output", str(tmp_path / "report"),
         "--optimum", str(tmp_path / "none"), "--trained", str(trained),
@@ -223,7 +289,7 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         assert (tmp_path / f"report{ending}").stat().st_size > 500
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=75)
 def test_every_path_of_the_gpu_suite_on_the_cpu(tmp_path: Path) -> None:
     """The suite itself, with the CPU in place of a card."""
     done = run(

@@ -14,10 +14,9 @@ import pytest
 import torch
 import transformers
 
-from tests.conftest import Bundles
+from tests.conftest import Bundles, HalfBundles
 from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32, RUNTIME_HALF
-from xlm_export.export import export
 from xlm_runtime import EngineError, pipeline
 
 MASKED = ["The <special1> stands at the edge.", "Старый <special1> стоит на краю.", "<special1> and <special1> town"]
@@ -125,17 +124,17 @@ def test_multiple_choice(bundles: Bundles) -> None:
     assert ours["choice"] == choices[expected.argmax()]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision(bundles: Bundles, tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_half_precision(bundles: Bundles, half_bundles: HalfBundles, precision: str) -> None:
     pytest.importorskip("openvino", reason="bf16 graphs run in OpenVINO on the CPU")
-    export(checkpoint(bundles, "feature-extraction"), tmp_path / "half", precision=precision, verify=False)
+    half = half_bundles("feature-extraction", precision)
     expected = pipeline("feature-extraction", bundles("feature-extraction"))(TEXTS)
     for provider in ("cpu", "openvino"):
         if (provider, precision) == ("cpu", "bf16"):
             with pytest.raises(EngineError, match="bf16 has none on the CPU"):
-                pipeline("feature-extraction", tmp_path / "half")
+                pipeline("feature-extraction", half)
             continue
-        answers = pipeline("feature-extraction", tmp_path / "half", provider, precision=precision)(TEXTS)
+        answers = pipeline("feature-extraction", half, provider, precision=precision)(TEXTS)
         for ours, other in zip(answers, expected, strict=True):
             assert ours.dtype == np.float32
             assert np.abs(ours - other).max() < RUNTIME_HALF[precision] * np.abs(other).max()

@@ -25,7 +25,7 @@ PARAGRAPHS = 3
 MASK = "<special1>"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(seconds=12),
     pytest.mark.shared,
     pytest.mark.skipif(not VOCABULARY.is_dir(), reason="the reference data folder ../shared/data is absent"),
 ]

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.conftest import Bundles
+from tests.conftest import Bundles, HalfBundles
 from tests.make_bundles import BUNDLES
 from tests.make_checkpoint import make_checkpoint
 from xlm_export import export
@@ -32,29 +32,22 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx has wheels for x86-64 a
 
 TARGETS = ("sm80", "sm89", "sm120")
 SMALL = "1x1:1x8:2x16"
-Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def half_bundles(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A function from a bundle's name and precision to its folder, exported on first use. Tests must not change it."""
-    folder = tmp_path_factory.mktemp("half")
-
-    def make(name: str, precision: str = "fp16") -> Path:
-        bundle = folder / precision / name
-        if not bundle.is_dir():
-            architecture, options = BUNDLES[name]
-            checkpoint = make_checkpoint(folder / "checkpoint", architecture, list(BUNDLES).index(name), **options)
-            task = "text-generation" if name.startswith("text-generation") else None
-            export(checkpoint, bundle, task=task, precision=precision, verify=False)
-        return bundle
-
-    return make
 
 
 @pytest.fixture
-def bundle(half_bundles: Make, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(half_bundles("text-classification"), tmp_path / "bundle"))
+def copied(bundles: Bundles, half_bundles: HalfBundles, tmp_path: Path) -> Callable[[str, str], Path]:
+    """A function from a tiny bundle's name and precision to a copy of it."""
+
+    def copy(name: str, precision: str) -> Path:
+        source = bundles(name) if precision == "fp32" else half_bundles(name, precision)
+        return Path(shutil.copytree(source, tmp_path / name))
+
+    return copy
+
+
+@pytest.fixture
+def bundle(copied: Callable[[str, str], Path]) -> Path:
+    return copied("text-classification", "fp16")
 
 
 def assert_built(folder: Path, stamp: EngineStamp, report: Any, precision: str, targets: tuple[str, ...]) -> None:
@@ -105,8 +98,8 @@ def test_an_engine_beside_its_stamp(bundle: Path) -> None:
     assert {item.plan for item in find_stamps(Bundle.load(bundle))} == {again.plan, "engines/ampere.plan"}
 
 
-def test_prompts_and_decoding_in_one_engine(half_bundles: Make, tmp_path: Path) -> None:
-    bundle = Path(shutil.copytree(half_bundles("text-generation"), tmp_path / "bundle"))
+def test_prompts_and_decoding_in_one_engine(copied: Callable[[str, str], Path]) -> None:
+    bundle = copied("text-generation", "fp16")
     stamp, report = build_engine(bundle, profiles="latency", gpu_archs=["sm89"])
     assert_built(bundle, stamp, report, "fp16", ("sm89",))
     assert [profile.name for profile in stamp.profiles] == ["1x32", "1x64", "1x1, decoding"]
@@ -264,8 +257,8 @@ def test_a_disk_that_is_full_leaves_the_old_engine(bundle: Path, monkeypatch: py
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("name", BUNDLES)
-def test_every_graph(name: str, precision: str, half_bundles: Make, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(half_bundles(name, precision), tmp_path / "bundle"))
+def test_every_graph(name: str, precision: str, copied: Callable[[str, str], Path]) -> None:
+    folder = copied(name, precision)
     stamp, report = build_engine(folder, profiles="latency", gpu_archs=TARGETS)
     assert_built(folder, stamp, report, precision, TARGETS)
     cached = "past_key_values.0.key" in stamp.profiles[0].shapes
@@ -274,12 +267,12 @@ def test_every_graph(name: str, precision: str, half_bundles: Make, tmp_path: Pa
     assert report.attention["recognised"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_every_target(target: str, precision: str, half_bundles: Make, tmp_path: Path) -> None:
+def test_every_target(target: str, precision: str, copied: Callable[[str, str], Path]) -> None:
     for name in ("question-answering", "text-generation"):
-        folder = Path(shutil.copytree(half_bundles(name, precision), tmp_path / name))
+        folder = copied(name, precision)
         stamp, report = build_engine(folder, profile=["1x1:1x8:1x16"], gpu_archs=[target])
         assert_built(folder, stamp, report, precision, (target,))
 

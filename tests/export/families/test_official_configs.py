@@ -7,15 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checkpoints import OFFICIAL, SHARED, official_config, write_checkpoint
+from benchmarks.checkpoints import OFFICIAL, REAL_VOCABULARIES, SHARED, official_config, write_checkpoint
+from tests.sharing import folder_name, make_once
 from xlm_export import export
+from xlm_runtime.bundle import Bundle
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_official_configuration(name: str, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "checkpoint", name, n_layers=2)
-    bundle = export(tmp_path / "checkpoint", tmp_path / "bundle")
+def test_official_configuration(name: str, shared_folder: Path) -> None:
+    # two of the same options and vocabulary are the same checkpoint, but for the name
+    digest = folder_name("official", vocabulary=REAL_VOCABULARIES.get(name), **official_config(name).to_dict())
+
+    def make(folder: Path) -> None:
+        write_checkpoint(folder / "checkpoint", name, n_layers=2)
+        export(folder / "checkpoint", folder / "bundle")
+
+    bundle = Bundle.load(make_once(shared_folder / "official" / digest, make) / "bundle")
     assert bundle.verification["status"] == "passed"
     assert bundle.conventions["uses_langs"] == official_config(name).uses_langs
 

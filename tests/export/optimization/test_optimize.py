@@ -15,7 +15,7 @@ import onnx.reference
 import onnx_ir
 import pytest
 
-from tests.conftest import Bundles
+from tests.conftest import Bundles, Checkpoints, Exported, HalfBundles
 from tests.make_checkpoint import make_checkpoint
 from xlm_export import export, verify
 from xlm_export.cli.main import main
@@ -119,9 +119,8 @@ def test_random_configurations(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision(precision: str, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMForSequenceClassification")
-    export(checkpoint, tmp_path / "bundle", precision=precision, verify=False)
+def test_half_precision(precision: str, half_bundles: HalfBundles, tmp_path: Path) -> None:
+    shutil.copytree(half_bundles("text-classification", precision), tmp_path / "bundle")
     if precision == "bf16":
         with pytest.raises(Exception, match="no kernels for"):  # ONNX Runtime on the CPU; nothing else can check it
             optimize(tmp_path / "bundle", "onnxruntime-cuda")
@@ -134,14 +133,12 @@ def test_half_precision(precision: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "recipe"),
-    [("XLMForSequenceClassification", "int8-static"), ("XLMWithLMHeadModel", "int8-dynamic")],
+    ("name", "recipe"),
+    [("text-classification-packed", "int8-static"), ("fill-mask-packed", "int8-dynamic")],
 )
-def test_the_packed_layout(architecture: str, recipe: str, tmp_path: Path) -> None:
+def test_the_packed_layout(name: str, recipe: str, bundles: Bundles, tmp_path: Path) -> None:
     """Its products are joined already and heads are gathered one by one; the rest matches as in the padded one."""
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture)
-    folder = tmp_path / "bundle"
-    export(checkpoint, folder, layout="packed", verify=False)
+    folder = Path(shutil.copytree(bundles(name), tmp_path / "bundle"))
     task = Bundle.load(folder).task
     text = "The old lighthouse stands at the <mask> of the town." if task == "fill-mask" else "Anna lives in London."
     want = pipeline(task, folder)(text, top_k=1)
@@ -201,11 +198,10 @@ def test_answers_are_those_of_the_portable_graph(bundle: Path) -> None:
         pipeline("text-classification", bundle)(texts)
 
 
-def test_weights_are_shared_not_doubled(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMModel", emb_dim=64, vocab_size=2000)
+def test_weights_are_shared_not_doubled(checkpoints: Checkpoints, exported: Exported, tmp_path: Path) -> None:
+    checkpoint = checkpoints("XLMModel", emb_dim=64, vocab_size=2000)
     for name, external in (("inline", False), ("external", True)):
-        folder = tmp_path / name
-        export(checkpoint, folder, verify=False, external_data=external)
+        folder = Path(shutil.copytree(exported(checkpoint, external_data=external), tmp_path / name))
         whole = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
         assert b".py" not in (folder / "model.onnx").read_bytes(), "no paths of the machine that exported it"
         made = optimize(folder, "onnxruntime-cpu")
