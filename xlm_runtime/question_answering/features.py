@@ -131,7 +131,7 @@ class WindowBuilder:
         return made
 
     def _question_ids(self, question: str, lang: str | None) -> list[int]:
-        ids: list[int] = self._tokenizer(question, lang=lang, add_special_tokens=False)["input_ids"]
+        ids = self._tokenizer.encoder.ids(question, lang)
         if not ids:
             raise InputError(f"The question {question[:40]!r} has no words.")
         return ids
@@ -143,10 +143,10 @@ class WindowBuilder:
             if tokens is not None:
                 self._contexts.move_to_end(key)
         if tokens is None:
-            encoding = self._tokenizer(context, lang=lang, add_special_tokens=False, return_offsets_mapping=True)
-            spans = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-            answerable = (spans[:, 1] > spans[:, 0]) & ~np.isin(encoding["input_ids"], self._special_ids)
-            tokens = ContextTokens(context, encoding["input_ids"], spans, answerable, lang_id)
+            row = self._tokenizer.encoder.ids_and_offsets(context, lang)
+            spans = np.array(row.spans, dtype=np.int64).reshape(-1, 2)
+            answerable = (spans[:, 1] > spans[:, 0]) & ~np.isin(row.ids, self._special_ids)
+            tokens = ContextTokens(context, row.ids, spans, answerable, lang_id)
             with self._lock:
                 self._contexts[key] = tokens
                 if len(self._contexts) > CONTEXTS_KEPT:
