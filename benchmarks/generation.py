@@ -41,9 +41,9 @@ def write_model(folder: Path, layers: int | None, recipes: list[str]) -> None:
         write_checkpoint(folder / "checkpoint", NAME, n_layers=layers, causal=True)
     if not (folder / "bundle" / "bundle.json").is_file():
         export(folder / "checkpoint", folder / "bundle", verify=False)
-    there = {graph.precision for graph in Bundle.load(folder / "bundle").graphs}
+    there = {graph.recipe for graph in Bundle.load(folder / "bundle").graphs}
     for recipe in recipes:
-        if RECIPES[recipe].precision not in there:
+        if recipe not in there:
             quantize(folder / "bundle", recipe)
 
 
@@ -169,9 +169,10 @@ def main() -> None:
         write_model(folder, options.layers, options.recipes)
         config = XLMConfig.from_pretrained(folder / "bundle")
         contenders: dict[str, Steps] = bare_products(config, options.threads)
-        precisions = ["fp32", *(RECIPES[recipe].precision for recipe in options.recipes)]
-        for precision in precisions:
-            contenders[precision] = runtime_steps(folder, precision, options.threads)
+        # graph, by its recipe → the precision of its products
+        precisions = {"fp32": "fp32", **{recipe: RECIPES[recipe].precision for recipe in options.recipes}}
+        for graph in precisions:
+            contenders[graph] = runtime_steps(folder, graph, options.threads)
         contenders |= {"torch, cached": torch_steps(folder), "transformers": transformers_steps(folder)}
         rng = np.random.default_rng(0)
         print("| batch × context | " + " | ".join(contenders) + " |\n|---" + "|---" * len(contenders) + "|")
@@ -189,9 +190,9 @@ def main() -> None:
         for context in options.context:
             best = {contender: min(times[contender, batch, context]) for contender in contenders}
             ratios = [
-                f"{precision} {best[precision] / best[f'stream {precision}']:.2f} of its stream, "
-                f"{best['transformers'] / best[precision]:.0f} times transformers"
-                for precision in precisions
+                f"{graph} {best[graph] / best[f'stream {precision}']:.2f} of its stream, "
+                f"{best['transformers'] / best[graph]:.0f} times transformers"
+                for graph, precision in precisions.items()
                 if f"stream {precision}" in best
             ]
             print(f"{batch} × {context}: {'; '.join(ratios)}")

@@ -67,7 +67,7 @@ def measure(
             try:
                 export(checkpoint, bundle, task=task, precision=precision, layout=made.layout, verify=False)
                 if made.recipe is not None:
-                    precision = RECIPES[made.recipe].precision
+                    precision = made.recipe
                     anything = Limits(max_divergence=math.inf)
                     report = quantize(
                         bundle, made.recipe, calibration=calibration, limits=anything, percentile=made.percentile
