@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import Bundles
 from xlm_runtime import BundleError, EngineError, InputError, MissingExtraError, pipeline
-from xlm_runtime.bundle import Bundle, Graph, file_sha256, timings
-from xlm_runtime.bundle.timings import Record, Timing, read_records, relative_totals, replace_record, this_machine
+from xlm_runtime.bundle import Bundle, Graph, file_sha256
+from xlm_runtime.bundle.timings import Machine, Record, Timing, read_records, relative_totals, replace_record
 from xlm_runtime.cli import main as cli
 from xlm_runtime.model import model as model_module
 from xlm_runtime.model.choose import Choice, choose
@@ -26,11 +26,14 @@ TASK = "text-classification"
 VERSIONS = {"onnxruntime": "1.30", "openvino": "2026.1"}
 
 
+def quick_machine(threads: int, gpu: str | None) -> Machine:
+    return Machine("Quick 9000", gpu, threads, dict(VERSIONS))
+
+
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of a known name with known engines and without a GPU."""
-    monkeypatch.setattr(timings, "_cpu_name", lambda: "Quick 9000")
-    monkeypatch.setattr("xlm_runtime.machine.installed_versions", lambda packages: dict(VERSIONS))
+    monkeypatch.setattr("xlm_runtime.model.choose.this_machine", quick_machine)
     monkeypatch.setattr("xlm_runtime.model.choose.visible_gpu", lambda device: None)
 
 
@@ -74,7 +77,7 @@ def record(folder: Path, times: dict[tuple[str, str], Any], **changes: Any) -> R
         Timing(file, bundle.digest(bundle.graph_of_file(file)), provider, ms if isinstance(ms, dict) else {"1x16": ms})
         for (file, provider), ms in times.items()
     ]
-    machine = replace(this_machine(2, None), **changes)
+    machine = replace(quick_machine(2, None), **changes)
     made = Record(machine, "2026-01-31", tuple(timings))
     replace(bundle, calibration=replace_record(bundle, made)).write()
     return made
