@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from xlm_runtime.machine import cpu_features, cpuinfo, installed_versions
+from xlm_runtime.machine import cpu_features, cpu_name, installed_versions
 
 LIBRARIES = (
     "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
@@ -23,7 +23,7 @@ QUIET = 0.1  # CPUs that other programs may use on a machine that counts as quie
 def describe() -> dict[str, Any]:
     """Processor, memory, system and library versions."""
     return {
-        "cpu": cpu_model(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "cpu_features": sorted(cpu_features().found),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -32,10 +32,6 @@ def describe() -> dict[str, Any]:
         "versions": installed_versions(LIBRARIES),
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
     }
-
-
-def cpu_model() -> str:
-    return next((name for name in cpuinfo("model name") if name), "") or platform.processor() or platform.machine()
 
 
 def gpu() -> dict[str, str] | None:

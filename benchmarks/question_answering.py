@@ -32,7 +32,8 @@ import transformers
 from safetensors.torch import save_file
 
 from benchmarks.checkpoints import SHARED, official_config
-from xlm_export import export, modeling
+from xlm_export import export
+from xlm_export.families.xlm import modeling
 from xlm_runtime import pipeline
 from xlm_runtime.model.batching import pad_rows, plan_batches
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs

@@ -262,6 +262,8 @@ def _run_phase(phase: Phase, settings: Settings, log: Path, record: Recorder, ba
 
 def _check_phase(phase: Phase, running: Sequence[Contender], settings: Settings, log: Path, record: Record) -> None:
     """Correctness, with the references open for that long only."""
+    if all(item.spec.side == "bound" for item in running):
+        return  # bounds give no answers
     opened: dict[str, Contender] = {}
 
     def find(spec: Spec) -> Contender | None:

@@ -94,7 +94,7 @@ def measure(
 ) -> Record:
     """Time the graphs of a bundle on the providers that are installed and take them.
 
-    Graphs of one precision are compared with one another, since "auto" never leaves a precision: they are open at the
+    Graphs of one precision or recipe are compared with one another, since "auto" never leaves it: they are open at the
     same time and take turns, round after round, with the same inputs, whose lengths differ from round to round.
 
     Args:
@@ -113,10 +113,10 @@ def measure(
     absent = {name: reason for name, row in PROVIDERS.items() if (reason := _absent(row, gpu is not None))}
     left_out = [LeftOut(None, provider, reason) for provider, reason in absent.items()]
     timings: list[Timing] = []
-    groups = list(dict.fromkeys(graph.precision for graph in bundle.graphs))
-    for done, precision in enumerate(groups):
+    groups = list(dict.fromkeys(graph.quality for graph in bundle.graphs))
+    for done, quality in enumerate(groups):
         candidates: list[_Candidate] = []
-        for graph in (graph for graph in bundle.graphs if graph.precision == precision):
+        for graph in (graph for graph in bundle.graphs if graph.quality == quality):
             for provider, row in PROVIDERS.items():
                 if provider in absent or not row.takes(graph.target, graph.layout, graph.precision):
                     continue

@@ -98,12 +98,8 @@ def this_machine(threads: int, gpu: str | None, packages: Iterable[str]) -> Mach
 
 def cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
     """As the system names it: "AMD EPYC 9V74 80-Core Processor"; its architecture where it has no name."""
-    try:
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in named if name), "") or platform.processor() or platform.machine()
+    named = next((name for name in cpuinfo("model name", info) if name), "")
+    return named or platform.processor() or platform.machine()
 
 
 def visible_gpu(device: int = 0) -> tuple[str, str] | None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 import transformers
 
+from tests.conftest import Exported
 from tests.make_checkpoint import make_checkpoint
 from tests.paths import SHARED
+from tests.sharing import make_once
 from tests.tolerances import RUNTIME_FP32
-from xlm_export.export import export
 from xlm_runtime import pipeline
 
 DATA = SHARED
@@ -32,16 +33,18 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(shared_folder: Path) -> Path:
     """The official configuration with two of its layers, weights as XLM draws them before training."""
     official = json.loads((DATA / "xlm_official_configs.json").read_text())["configs"]["xlm-mlm-tlm-xnli15-1024"]
     options = {name: value for name, value in official.items() if name != "gelu"}
     options |= {"n_layers": 2, "gelu_activation": official["gelu"], "init_std": 0.02, "embed_init_std": 1024**-0.5}
-    folder = tmp_path_factory.mktemp("xnli15") / "checkpoint"
-    make_checkpoint(folder, "XLMWithLMHeadModel", **options)
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copy(VOCABULARY / name, folder / name)
-    return folder
+
+    def make(folder: Path) -> None:
+        make_checkpoint(folder, "XLMWithLMHeadModel", **options)
+        for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+            shutil.copy(VOCABULARY / name, folder / name)
+
+    return make_once(shared_folder / "checkpoints" / "real-vocabulary", make)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +80,13 @@ def langs(model: Any, ids: torch.Tensor, lang: str | None) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def features(checkpoint: Path) -> Any:
-    export(checkpoint, checkpoint.parent / "features", task="feature-extraction", verify=False)
-    return pipeline("feature-extraction", checkpoint.parent / "features")
+def features(checkpoint: Path, exported: Exported) -> Any:
+    return pipeline("feature-extraction", exported(checkpoint, task="feature-extraction", verify=False))
 
 
 @pytest.fixture(scope="module")
-def masks(checkpoint: Path) -> Any:
-    export(checkpoint, checkpoint.parent / "masks", verify=False)
-    return pipeline("fill-mask", checkpoint.parent / "masks")
+def masks(checkpoint: Path, exported: Exported) -> Any:
+    return pipeline("fill-mask", exported(checkpoint, verify=False))
 
 
 @pytest.mark.parametrize("with_lang", [False, True])

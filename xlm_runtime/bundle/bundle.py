@@ -61,15 +61,20 @@ class Graph:
         return self.target is None
 
     @property
+    def quality(self) -> str:
+        """What graphs that answer alike have in common: the recipe, or the precision of one that no recipe made."""
+        return self.recipe or self.precision
+
+    @property
     def title(self) -> str:
         """What tells it from the bundle's other graphs, such as "int8-static packed (onnxruntime-cpu)"."""
         layout = " packed" if self.is_packed else ""
-        return f"{self.recipe or self.precision}{layout}" + (f" ({self.target})" if self.target else "")
+        return f"{self.quality}{layout}" + (f" ({self.target})" if self.target else "")
 
     @property
     def file_name(self) -> str:
         """The name that a further graph's file gets: model[.packed].RECIPE-or-precision[.TARGET].onnx."""
-        parts = ("model", "packed" if self.is_packed else None, self.recipe or self.precision, self.target)
+        parts = ("model", "packed" if self.is_packed else None, self.quality, self.target)
         return ".".join(part for part in (*parts, "onnx") if part)
 
     @classmethod

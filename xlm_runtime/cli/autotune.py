@@ -53,18 +53,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def record_lines(bundle: Bundle, record: Record) -> list[str]:
-    """A table for each precision, the fastest first, and what was left out."""
+    """A table for each precision or recipe, the fastest first, and what was left out."""
     machine = record.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     lines = [f"{machine.gpu + ', ' if machine.gpu else ''}{machine.cpu}, {machine.threads} threads; {versions}"]
-    for precision in dict.fromkeys(graph.precision for graph in bundle.graphs):
-        files = [graph.file for graph in bundle.graphs if graph.precision == precision]
+    for quality in dict.fromkeys(graph.quality for graph in bundle.graphs):
+        files = [graph.file for graph in bundle.graphs if graph.quality == quality]
         totals = relative_totals(timing for timing in record.timings if timing.graph in files)
         if not totals:
             continue
         names = list(totals[0][1].milliseconds)
         wide = max(len(timing.graph) for _, timing in totals) + 2
-        lines.append(f"{precision:{wide}}  {'provider':<12}" + "".join(f"{f'{name} ms':>13}" for name in names)
+        lines.append(f"{quality:{wide}}  {'provider':<12}" + "".join(f"{f'{name} ms':>13}" for name in names)
                      + f"{'relative':>10}")  # fmt: skip
         for total, timing in totals:
             times = "".join(f"{timing.milliseconds[name]:>13.2f}" for name in names)

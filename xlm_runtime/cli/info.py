@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import Bundle
+from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.cli.tables import terminal_width
 from xlm_runtime.tasks import TensorSpec
 
@@ -63,7 +63,7 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
     if bundle.task in ("text-classification", "token-classification"):
         facts.append(("labels", ", ".join(config.id2label.values())))
     for graph in bundle.graphs:
-        facts.append(("graph", f"{graph.file}: {graph.precision}, {graph.layout}, opset {graph.opset}"))
+        facts.append(("graph", f"{graph.file}: {_kind(graph)}, opset {graph.opset}"))
         facts.append(("  inputs", "; ".join(map(_tensor, graph.inputs))))
         facts.append(("  outputs", "; ".join(map(_tensor, graph.outputs))))
     facts.append(("conventions", _pairs(bundle.conventions)))
@@ -112,6 +112,12 @@ def _verification(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {', '.join(shown)}")
     failures = report.get("failures")
     return lines + [f"failed: {failure}" for failure in (failures if isinstance(failures, list) else ())]
+
+
+def _kind(graph: Graph) -> str:
+    """Precision, layout, and where there are any recipe and target."""
+    made = f" by {graph.recipe}" if graph.recipe else ""
+    return f"{graph.precision}{made}, {graph.layout}" + (f", for {graph.target}" if graph.target else "")
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -46,17 +46,16 @@ def choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: GpuO
 def choose(bundle: Bundle, precision: str | None, threads: int | None, gpu: GpuOptions | None) -> Chosen:
     """Provider "auto".
 
-    Among the graphs of one precision (by default that of the bundle's first graph, since another one answers with
-    another quality): the graph and provider with the least `relative_totals` in the record of this machine, number of
-    threads and package versions; without such a record the first of `auto_order` that is installed and takes a graph.
+    Among the graphs of one quality (by default that of the bundle's first graph, since another precision or recipe
+    answers otherwise): the graph and provider with the least `relative_totals` in the record of this machine, number
+    of threads and package versions; without such a record the first of `auto_order` that is installed and takes one.
 
     Raises:
         InputError: no graph in this precision, or none that an installed provider takes.
         BundleError: damaged records.
         MissingExtraError: no provider is installed.
     """
-    wanted = bundle.graphs[0].precision if precision is None else precision
-    bundle.graph(wanted)  # an unknown precision is refused here
+    wanted = bundle.graph(precision).quality  # an unknown precision is refused here
     found = visible_gpu(gpu.device if gpu else 0)
     cpus = available_cpus() if threads is None else threads
     machine = this_machine(cpus, found[0] if found else None, provider_packages())
@@ -121,7 +120,7 @@ def _graph_for(
 
 
 def _of_precision(bundle: Bundle, precision: str) -> list[Graph]:
-    return [graph for graph in bundle.graphs if precision in (graph.precision, graph.recipe)]
+    return [graph for graph in bundle.graphs if graph.quality == precision]
 
 
 def _reads_engines(provider: str) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bundles
-from xlm_export.cli import main as cli
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp, build_command, find_stamps
 from xlm_runtime.errors import EngineError
@@ -64,7 +63,7 @@ def built_again(message: str) -> argparse.Namespace:
     """The options of the command at the end of an error, as the command line itself reads them."""
     words = shlex.split(message.partition("Build it again: ")[2])
     assert words[:2] == ["xlm-export", "engine"]
-    return cli.build_parser().parse_args(words[1:])
+    return build_parser().parse_args(words[1:])
 
 
 def test_what_does_not_fit_says_how_to_build_anew(bundle: Bundle) -> None:

@@ -52,11 +52,11 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
-def add_graph(folder: Path, file: str, precision: str, target: str | None = None) -> None:
+def add_graph(folder: Path, file: str, precision: str, target: str | None = None, recipe: str | None = None) -> None:
     """Another entry with the first one's graph."""
     bundle = Bundle.load(folder)
     shutil.copy(folder / "model.onnx", folder / file)
-    graph = replace(bundle.graphs[0], file=file, precision=precision, target=target)
+    graph = replace(bundle.graphs[0], file=file, precision=precision, target=target, recipe=recipe)
     files = bundle.files | {file: file_sha256(folder / file)}
     replace(bundle, graphs=(*bundle.graphs, graph), files=files).write()
 
@@ -145,6 +145,17 @@ def test_the_layout_is_part_of_the_choice_and_the_precision_is_not(folder: Path)
     chosen = auto(folder, "int8")
     assert (chosen.provider, chosen.graph.file) == ("openvino", "model.int8.onnx")
     assert "nothing else could be opened in int8" in chosen.reason
+
+
+def test_recipes_of_one_precision_do_not_compete(folder: Path) -> None:
+    add_graph(folder, "dynamic.onnx", "int8", recipe="int8-dynamic")
+    add_graph(folder, "static.onnx", "int8", recipe="int8-static")
+    record(folder, {("dynamic.onnx", "cpu"): 9.0, ("static.onnx", "cpu"): 1.0})
+    bundle = Bundle.load(folder)
+    for asked, file in (("int8", "dynamic.onnx"), ("int8-dynamic", "dynamic.onnx"), ("int8-static", "static.onnx")):
+        assert choose(bundle, asked, 2, None).graph.file == file
+    with pytest.raises(InputError, match=r"no graph in precision 'int4'; it has fp32, int8-dynamic, int8-static"):
+        choose(bundle, "int4", 2, None)
 
 
 @pytest.mark.parametrize(

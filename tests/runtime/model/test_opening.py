@@ -142,4 +142,4 @@ def test_external_data_belong_to_their_graph(copy: Path) -> None:
     (copy / "bundle.json").write_text(json.dumps(contents))
     opened = open_model(copy, TASK)
     with pytest.raises(BundleError, match=r"'model.onnx.data' .* has changed"):
-        opened._weights_check.result()
+        opened.check_weights()

@@ -113,11 +113,20 @@ def test_bad_options_and_files(graph: Path, tmp_path: Path) -> None:
         open_session(graph).run({"input_ids": inputs(1, 5)["input_ids"]})
 
 
-def test_threads_follow_the_cpus(graph: Path) -> None:
-    session: Any = open_session(graph)
-    assert session._session.get_session_options().intra_op_num_threads == available_cpus()
-    session = open_session(graph, threads=1)
-    assert session._session.get_session_options().intra_op_num_threads == 1
+def test_threads_follow_the_cpus(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    opened: list[onnxruntime.InferenceSession] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    open_session(graph)
+    open_session(graph, threads=1)
+    assert [session.get_session_options().intra_op_num_threads for session in opened] == [available_cpus(), 1]
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="reads the process's memory from /proc")

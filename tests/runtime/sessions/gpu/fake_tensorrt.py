@@ -36,7 +36,7 @@ class FakeContext:
         self._engine = engine
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
-        self._profile: int | None = None
+        self.profile: int | None = None
         self._memory = 0
         self.runs = 0
 
@@ -46,14 +46,14 @@ class FakeContext:
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         assert stream == 7
-        self._profile = index
+        self.profile = index
         return index < self._engine.num_optimization_profiles
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        low, _, high = self._engine.profiles[self._profile or 0][name]
+        low, _, high = self._engine.profiles[self.profile or 0][name]
         inside = all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
         if not inside:
-            return self._engine.refuse(f"{name} {shape} is outside of profile {self._profile}, {low} to {high}")
+            return self._engine.refuse(f"{name} {shape} is outside of profile {self.profile}, {low} to {high}")
         self._shapes[name] = shape
         return True
 
@@ -73,7 +73,7 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 7
-        assert self._profile is not None
+        assert self.profile is not None
         assert self._memory >= MEMORY
         if set(self._addresses) != set(self._engine.names):
             return self._engine.refuse("a tensor has no address")

@@ -172,7 +172,7 @@ def test_a_bucket_is_captured_once_and_replayed(
         np.testing.assert_allclose(session.run(inputs)["logits"], cpu.run(inputs)["logits"], atol=RUNTIME_FP32)
         counts.append((cuda.calls.count("cudaGraphInstantiate"), cuda.calls.count("cudaGraphLaunch")))
     assert counts == [(0, 0), (0, 0), (1, 1), (1, 2), (1, 3), (1, 3), (1, 3), (2, 4)]
-    assert [context._profile for context in tensorrt.engines[0].contexts] == [0, 0, 1, 1]
+    assert [context.profile for context in tensorrt.engines[0].contexts] == [0, 0, 1, 1]
 
 
 def test_the_graph_used_longest_ago_gives_way(engine_bundle: Engines, cuda: FakeRuntime) -> None:
