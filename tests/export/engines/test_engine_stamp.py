@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bundles
+from xlm_export.cli.main import build_parser
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp, build_command, find_stamps
 from xlm_runtime.errors import EngineError
