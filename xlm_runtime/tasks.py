@@ -67,8 +67,6 @@ ROWS = ("batch",)
 LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
 LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)
 TOTAL = "past_sequence + sequence"
-PAST, PRESENT = "past_key_values.", "present."
-"""How the names of a cache's inputs and outputs begin."""
 CHOICES = ("batch", "num_choices")
 LAYOUTS = ("padded", "packed")
 

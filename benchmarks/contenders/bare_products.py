@@ -34,25 +34,25 @@ class BareProducts:
     def __init__(self, options: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         layers, dim, vocab = options["layers"], options["dim"], options["vocab"]
-        self._engines: dict[str, Products] = {}
-        self._seconds: dict[tuple[str, int], float] = {}  # of a product of so many tokens
+        self.engines: dict[str, Products] = {}
+        self.seconds: dict[tuple[str, int], float] = {}  # of a product of so many tokens
         engines = ENGINES[options["precision"]]
         for name, make in engines.items():
             try:
                 products = make(layers * layer_shapes(dim), threads)
             except ImportError:
                 continue
-            self._engines[name] = products
-            self._seconds |= {(name, size): _median_seconds(products, size) for size in SIZES}
-        if not self._engines:
+            self.engines[name] = products
+            self.seconds |= {(name, size): _median_seconds(products, size) for size in SIZES}
+        if not self.engines:
             raise ImportError(f"no engine for products in {options['precision']}: {', '.join(engines)}")
-        fastest = {size: min(self._engines, key=lambda name: self._seconds[name, size]) for size in SIZES}
-        self._engines = {name: self._engines[name] for name in fastest.values()}
+        fastest = {size: min(self.engines, key=lambda name: self.seconds[name, size]) for size in SIZES}
+        self.engines = {name: self.engines[name] for name in fastest.values()}
         del products
         gc.collect()
-        self._projection = engines[fastest[SIZES[0]]]([(dim, vocab)], threads) if vocab else None
+        self.projection = engines[fastest[SIZES[0]]]([(dim, vocab)], threads) if vocab else None
         operations = 2 * 12 * dim**2 * layers / 1e9
-        rates = (f"{fastest[n]} {operations * n / self._seconds[fastest[n], n]:.0f} at {n} tokens" for n in SIZES)
+        rates = (f"{fastest[n]} {operations * n / self.seconds[fastest[n], n]:.0f} at {n} tokens" for n in SIZES)
         self.about = f"GOP/s: {', '.join(rates)}"
         self._memory: torch.Tensor | None = None
 
@@ -62,8 +62,8 @@ class BareProducts:
         for i in range(parts):
             products(tokens * (i + 1) // parts - tokens * i // parts)
         masks = sum(row.mask is not None for row in rows)
-        if self._projection is not None and masks:
-            self._projection(masks)
+        if self.projection is not None and masks:
+            self.projection(masks)
         return np.zeros((len(rows), 1))
 
     def _plan(self, tokens: int) -> tuple[Products, int]:
@@ -74,10 +74,10 @@ class BareProducts:
             part = tokens / parts
             larger = next(size for size in SIZES if size >= part)
             # a part between two sizes takes its share of the larger one's time; few tokens take half of the smallest's
-            return parts * self._seconds[name, larger] * max(part / larger, 0.5)
+            return parts * self.seconds[name, larger] * max(part / larger, 0.5)
 
-        name, parts = min(((name, -(-tokens // size)) for size in SIZES for name in self._engines), key=seconds)
-        return self._engines[name], parts
+        name, parts = min(((name, -(-tokens // size)) for size in SIZES for name in self.engines), key=seconds)
+        return self.engines[name], parts
 
     def sweep(self) -> dict[str, float]:
         """Read half a GB from memory."""

@@ -43,8 +43,8 @@ def test_bare_products_compute_each_token_and_mask_once() -> None:
     model = bare_products.BareProducts({"precision": "fp32", "layers": 1, "dim": 16, "vocab": 40}, 1)
     body: list[int] = []
     head: list[int] = []
-    model._engines, model._projection = {"one": body.append}, head.append
-    model._seconds = {("one", size): float(size) if size <= 512 else 1e6 for size in bare_products.SIZES}
+    model.engines, model.projection = {"one": body.append}, head.append
+    model.seconds = {("one", size): float(size) if size <= 512 else 1e6 for size in bare_products.SIZES}
     model.answer_all([Row([1] * 100, 0, 3)] * 11)
     assert sum(body) == 1100
     assert max(body) <= 512
@@ -57,9 +57,9 @@ def test_bare_products_go_to_the_engine_that_is_fastest_at_their_size() -> None:
     model = bare_products.BareProducts({"precision": "fp32", "layers": 1, "dim": 16, "vocab": 0}, 1)
     small: list[int] = []
     large: list[int] = []
-    model._engines = {"small": small.append, "large": large.append}
-    model._seconds = {("small", size): 1.0 * size for size in bare_products.SIZES}
-    model._seconds |= {("large", size): 100 + 0.5 * size for size in bare_products.SIZES}
+    model.engines = {"small": small.append, "large": large.append}
+    model.seconds = {("small", size): 1.0 * size for size in bare_products.SIZES}
+    model.seconds |= {("large", size): 100 + 0.5 * size for size in bare_products.SIZES}
     model.answer_all([Row([1] * 64)])
     model.answer_all([Row([1] * 2048)])
     assert sum(small) == 64

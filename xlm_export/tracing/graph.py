@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from xlm_export.families.layouts import PackedBatch
 from xlm_export.families.model import FamilyModel
 from xlm_export.families.past import PastKeyValues
-from xlm_runtime.tasks import Task, TensorSpec, graph_inputs, graph_outputs
+from xlm_runtime.tasks import PAST, Task, TensorSpec, graph_inputs, graph_outputs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -69,7 +69,7 @@ class ExportGraph(nn.Module):
     def _past(self, inputs: dict[str, Tensor]) -> PastKeyValues:
         layers = range(self.model.config.n_layers)
         return PastKeyValues(
-            tuple((inputs[f"past_key_values.{i}.key"], inputs[f"past_key_values.{i}.value"]) for i in layers)
+            tuple((inputs[f"{PAST}{i}.key"], inputs[f"{PAST}{i}.value"]) for i in layers)
         )
 
     def _by_choice(self, layers: tuple[Tensor, ...] | None, inputs: dict[str, Tensor]) -> list[Tensor]:

@@ -60,7 +60,7 @@ class OpenVinoSession:
                 model = _with_float32_ends(
                     openvino, transpose_int8_weights(openvino, core.read_model(str(source.path)))
                 )
-                kind = _compute_type(model, capabilities)
+                kind = compute_type(model, capabilities)
                 self._compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
                 if kept is not None:
                     kept.store(kind, self._compiled.export_model().getvalue())
@@ -137,7 +137,7 @@ def _with_float32_ends(openvino: Any, model: Any) -> Any:
     return steps.build()
 
 
-def _compute_type(model: Any, capabilities: list[str]) -> str:
+def compute_type(model: Any, capabilities: list[str]) -> str:
     """The type of the weights (of the largest constant), or f32 where the CPU has no units for it.
 
     Left to itself OpenVINO computes fp32 graphs in bf16 where the CPU can, and it takes an f16 that the CPU lacks for

@@ -301,7 +301,7 @@ def test_int8_is_portable(recipe: str, tolerance: float, bundle: Path, monkeypat
 
     want = scores("cpu")
     assert scores("openvino") == pytest.approx(want, abs=tolerance)
-    monkeypatch.setattr(openvino_session, "_compute_type", lambda *_: "f32")
+    monkeypatch.setattr(openvino_session, "compute_type", lambda *_: "f32")
     assert scores("openvino") == pytest.approx(want, abs=RUNTIME_INT8)
 
 
