@@ -246,11 +246,11 @@ def test_what_others_wrote_meanwhile_stays(bundle: Path) -> None:
     with draft_of(now) as draft:
         shutil.copy(bundle / "model.onnx", draft)
         quantize(bundle, "int8-static")
-        replace(Bundle.load(bundle), calibration=({"cpu": "a"},)).write()
+        replace(Bundle.load(bundle), timings=({"cpu": "a"},)).write()
         made = add_graph(now, draft, now.graph(), entry, "quantized", {"recipe": "other"})
     assert made == Bundle.load(bundle)
     assert [graph.recipe for graph in made.graphs] == [None, "int8-dynamic", "int8-static", "other"]
-    assert made.calibration == ({"cpu": "a"},)
+    assert made.timings == ({"cpu": "a"},)
     listed(bundle)
 
 
