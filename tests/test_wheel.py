@@ -34,9 +34,9 @@ def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path:
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("xlm_onnx-*.whl")
 
-    run(sys.executable, "-m", "venv", tmp_path / "clean")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"
-    run(python, *pip[1:], "install", f"{wheel}[cpu]", "pytest", "hypothesis")
+    run(*pip, "--python", python, "install", f"{wheel}[cpu]", "pytest", "hypothesis")
     absent = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
     assert run(python, "-c", absent, *FORBIDDEN).strip() == "[]"
 

@@ -35,18 +35,24 @@ def prompt_ids(tokenizer: Any, text: str, lang: str | None, start: int) -> list[
 
 
 class TorchLoop:
-    """Greedy and beam search that run the whole sequence for every token, one sequence at a time."""
+    """Greedy and beam search that run the whole sequence for every token, one text at a time and without padding."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.model: Any = load_checkpoint(checkpoint).model
         self.tokenizer = transformers.XLMTokenizer.from_pretrained(checkpoint)
 
-    @torch.inference_mode()
     def log_probs(self, ids: list[int], lang: str | None) -> torch.Tensor:
+        """(vocab_size), of the token behind these."""
+        return self.log_probs_of([ids], lang)[0]
+
+    @torch.inference_mode()
+    def log_probs_of(self, rows: list[list[int]], lang: str | None) -> torch.Tensor:
+        """(rows, vocab_size), of the token behind each of these rows, which are of one length."""
         config = self.model.config
         lang_id = config.lang_id if lang is None else config.lang2id[lang]
-        output = self.model(torch.tensor([ids]), langs=torch.full((1, len(ids)), lang_id), logits_to_keep=1)
-        return output.logits[0, -1].log_softmax(-1)
+        ids = torch.tensor(rows)
+        output = self.model(ids, langs=torch.full_like(ids, lang_id), logits_to_keep=1)
+        return output.logits[:, -1].log_softmax(-1)
 
     def greedy(self, text: str, lang: str | None, count: int) -> list[int]:
         ids = prompt_ids(self.tokenizer, text, lang, EOS)
@@ -62,8 +68,9 @@ class TorchLoop:
         finished: list[tuple[float, list[int]]] = []
         for step in range(1, count + 1):
             candidates = []
-            for score, new in running:
-                values, tokens = self.log_probs([*prompt, *new], lang).topk(2 * beams)
+            rows = self.log_probs_of([[*prompt, *new] for _, new in running], lang)
+            for (score, new), row in zip(running, rows, strict=True):
+                values, tokens = row.topk(2 * beams)
                 candidates += [(score + v, [*new, t]) for v, t in zip(values.tolist(), tokens.tolist(), strict=True)]
             candidates.sort(key=lambda item: -item[0])
             running = []

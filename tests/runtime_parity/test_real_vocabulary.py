@@ -34,10 +34,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def checkpoint(shared_folder: Path) -> Path:
-    """The official configuration with two of its layers, weights as XLM draws them before training."""
+    """The official configuration with one of its layers, weights as XLM draws them before training."""
     official = json.loads((DATA / "xlm_official_configs.json").read_text())["configs"]["xlm-mlm-tlm-xnli15-1024"]
     options = {name: value for name, value in official.items() if name != "gelu"}
-    options |= {"n_layers": 2, "gelu_activation": official["gelu"], "init_std": 0.02, "embed_init_std": 1024**-0.5}
+    options |= {"n_layers": 1, "gelu_activation": official["gelu"], "init_std": 0.02, "embed_init_std": 1024**-0.5}
 
     def make(folder: Path) -> None:
         make_checkpoint(folder, "XLMWithLMHeadModel", **options)

@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version as _version
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_tables(langs: Iterable[str] | None = None) -> dict[str, Any]:
         "source": f"sacremoses {_version('sacremoses')}",
         "every_language": langs is None,
         "classes": {
-            "alnum": _ranges(_unmatched(english.PAD_NOT_ISALNUM[0])),
+            "alnum": list(_unmatched_ranges(english.PAD_NOT_ISALNUM[0])),
             "alpha": _ranges(english.IsAlpha),
             "lower": _ranges(english.IsLower),
             "number": _ranges(english.IsN),
@@ -67,6 +68,12 @@ def _extra_letters(english: Any, tokenizer: Any) -> dict[str, list[int]]:
     """The letters that one language has beyond English."""
     alnum = set(_unmatched(tokenizer.PAD_NOT_ISALNUM[0])) - set(_unmatched(english.PAD_NOT_ISALNUM[0]))
     return {"alnum": _ranges(alnum), "alpha": _ranges(set(tokenizer.IsAlpha) - set(english.IsAlpha))}
+
+
+@cache
+def _unmatched_ranges(pattern: re.Pattern[str]) -> tuple[int, ...]:
+    """Kept for the next call: a pattern is tried on all of Unicode, which takes a quarter of a second."""
+    return tuple(_ranges(_unmatched(pattern)))
 
 
 def _unmatched(pattern: re.Pattern[str]) -> list[str]:

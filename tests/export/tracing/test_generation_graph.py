@@ -61,10 +61,15 @@ def run_step(
     ],
 )
 def test_causal_checkpoints_get_a_verified_cache(
-    options: dict[str, Any], checkpoints: Checkpoints, exported: Exported, tmp_path: Path
+    options: dict[str, Any], bundles: Bundles, checkpoints: Checkpoints, exported: Exported, tmp_path: Path
 ) -> None:
-    checkpoint = checkpoints("XLMWithLMHeadModel", causal=True, **options)
-    bundle = Bundle.load(shutil.copytree(exported(checkpoint), tmp_path / "bundle"))
+    if options:
+        checkpoint = checkpoints("XLMWithLMHeadModel", causal=True, **options)
+        folder = exported(checkpoint)
+    else:
+        folder = bundles("text-generation")
+        checkpoint = folder.parent / "checkpoints" / "text-generation"
+    bundle = Bundle.load(shutil.copytree(folder, tmp_path / "bundle"))
     assert bundle.task == "text-generation"
     assert bundle.verification["status"] == "passed"
     axes = {spec.name: spec.axes for spec in (*bundle.graph().inputs, *bundle.graph().outputs)}

@@ -22,6 +22,8 @@ from xlm_runtime.tasks import find_task
 
 # (batch, sequence): other sizes than the traced ones, 1 and the longest among them
 SHAPES = [(1, 1), (1, 64), (5, 3), (2, 33)]
+# summary_type → opset of its graph: the oldest, one between, and the newest
+SUMMARIES = {"last": 18, "mean": 20, "cls_index": 23}
 
 
 def random_inputs(graph: ExportGraph, batch: int, sequence: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -88,10 +90,10 @@ def test_every_head(architecture: str, checkpoints: Checkpoints, exported: Expor
     [
         {"causal": True},
         {"sinusoidal_embeddings": True, "gelu_activation": False},
-        {"n_langs": 1},
-        {"n_langs": 4, "use_lang_emb": False},
-        {"asm": True, "asm_cutoffs": [50, 120], "tie_word_embeddings": False},
-        {"tie_word_embeddings": False},
+        {"n_langs": 1, "n_layers": 1},
+        {"n_langs": 4, "use_lang_emb": False, "n_layers": 1},
+        {"asm": True, "asm_cutoffs": [50, 120], "tie_word_embeddings": False, "n_layers": 1},
+        {"tie_word_embeddings": False, "n_layers": 1},
     ],
     ids=lambda options: ",".join(options),
 )
@@ -107,13 +109,25 @@ def test_every_option_of_the_language_model(
     assert_graph_equals_torch(bundle, graph)
 
 
-@pytest.mark.parametrize("summary_type", ["last", "mean", "cls_index"])
-def test_every_summary(summary_type: str, checkpoints: Checkpoints, exported: Exported) -> None:
-    options = {"n_layers": 1, "summary_type": summary_type, "summary_activation": "tanh"}
+@pytest.fixture(params=SUMMARIES)
+def summary(request: pytest.FixtureRequest, checkpoints: Checkpoints, exported: Exported) -> tuple[Path, Bundle]:
+    """A classifier's checkpoint of each way to summarise, and its bundle, each of another opset."""
+    options = {"n_layers": 1, "summary_type": request.param, "summary_activation": "tanh"}
     checkpoint = checkpoints("XLMForSequenceClassification", **options)
-    bundle = Bundle.load(exported(checkpoint))
+    return checkpoint, Bundle.load(exported(checkpoint, opset=SUMMARIES[request.param]))
+
+
+def test_every_summary(summary: tuple[Path, Bundle]) -> None:
+    checkpoint, bundle = summary
     graph = ExportGraph(load_checkpoint(checkpoint).model, find_task("XLMForSequenceClassification"))
     assert_graph_equals_torch(bundle, graph)
+
+
+def test_opsets(summary: tuple[Path, Bundle]) -> None:
+    checkpoint, bundle = summary
+    opset = SUMMARIES[load_checkpoint(checkpoint).config.summary_type]
+    assert bundle.graph().opset == opset
+    assert onnx.load(bundle.folder / "model.onnx").opset_import[0].version == opset
 
 
 @pytest.mark.parametrize("inputs", [("token_type_ids", "position_ids"), ("inputs_embeds",)])
@@ -141,10 +155,3 @@ def test_half_precision(precision: str, name: str, half_bundles: HalfBundles) ->
     for node in model.graph.node:
         if node.op_type in ("Softmax", "LayerNormalization"):
             assert kinds[node.output[0]] == onnx.TensorProto.FLOAT, "stays in float32"
-
-
-@pytest.mark.parametrize("opset", [18, 20, 23])
-def test_opsets(opset: int, checkpoints: Checkpoints, exported: Exported) -> None:
-    bundle = Bundle.load(exported(checkpoints("XLMModel", n_layers=1), opset=opset))
-    assert bundle.graph().opset == opset
-    assert onnx.load(bundle.folder / "model.onnx").opset_import[0].version == opset
