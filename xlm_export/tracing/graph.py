@@ -68,9 +68,7 @@ class ExportGraph(nn.Module):
 
     def _past(self, inputs: dict[str, Tensor]) -> PastKeyValues:
         layers = range(self.model.config.n_layers)
-        return PastKeyValues(
-            tuple((inputs[f"{PAST}{i}.key"], inputs[f"{PAST}{i}.value"]) for i in layers)
-        )
+        return PastKeyValues(tuple((inputs[f"{PAST}{i}.key"], inputs[f"{PAST}{i}.value"]) for i in layers))
 
     def _by_choice(self, layers: tuple[Tensor, ...] | None, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Layers of a multiple-choice model, (batch * num_choices, …), as (batch, num_choices, …)."""
