@@ -62,7 +62,7 @@ def kth_highest(scores: NDArray[Any], k: int) -> Any:
     return np.partition(scores, len(scores) - k)[len(scores) - k]
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> tuple[IntArray, IntArray]:
+def pad(rows: Sequence[Sequence[int] | IntArray], value: int, *, left: bool = False) -> tuple[IntArray, IntArray]:
     """Rows of unequal length as one array, and the mask that tells which of its entries are real.
 
     Args:

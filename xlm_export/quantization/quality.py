@@ -16,6 +16,7 @@ from xlm_export.verification.generations import GenerationCase, generation_cases
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
+from xlm_runtime.numerics import log_softmax
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import PRESENT, Beam, Task, find_task
 
@@ -82,7 +83,7 @@ class Quality:
         if theirs.shape[-1] < 2 or not len(theirs):
             return
         self._same.append(ours.argmax(-1) == theirs.argmax(-1))
-        p, q = _log_softmax(theirs), _log_softmax(ours)
+        p, q = log_softmax(theirs), log_softmax(ours)
         self._divergence.append((np.exp(p) * (p - q)).sum(-1))
 
     def _add_beam(self, got: Mapping[str, Array], want: Mapping[str, Array], beam: Beam) -> None:
@@ -180,12 +181,6 @@ class RecordingSession:
 
 def _rows(scores: Array) -> Array:
     return scores.reshape(-1, scores.shape[-1]).astype(np.float64)
-
-
-def _log_softmax(scores: Array) -> Array:
-    shifted = scores - scores.max(-1, keepdims=True)
-    values: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return values
 
 
 def _cosine(ours: Array, theirs: Array) -> Array:

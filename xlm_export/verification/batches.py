@@ -11,6 +11,7 @@ from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.packing import padded_names
+from xlm_runtime.numerics import broadcast_rows, pad
 from xlm_runtime.sessions import Array
 from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer
@@ -132,11 +133,8 @@ class BatchMaker:
     def feed(self, rows: Sequence[Array], langs: Sequence[int] | None = None) -> dict[str, Array]:
         """The graph's inputs for rows of ids, padded to the longest; without `langs` each token's are drawn."""
         config, rng = self._config, self._rng
-        shape = (len(rows), max(len(ids) for ids in rows))
-        input_ids = np.full(shape, config.pad_token_id or 0, np.int64)
-        mask = np.zeros(shape, np.int64)
-        for row, ids in enumerate(rows):
-            input_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
+        input_ids, mask = pad(rows, config.pad_token_id or 0)
+        shape = input_ids.shape
         last = np.maximum(mask.sum(axis=1) - 1, 0)
         real = np.flatnonzero(mask)
         kept = rng.choice(real, min(MOST_LOGIT_POSITIONS, len(real)), replace=False)
@@ -146,7 +144,7 @@ class BatchMaker:
         arrays: dict[str, Array] = {
             "input_ids": input_ids,
             "attention_mask": mask,
-            "langs": drawn if langs is None else np.repeat(np.asarray(langs, np.int64)[:, None], shape[1], axis=1),
+            "langs": drawn if langs is None else broadcast_rows(langs, shape[1]),
             "token_type_ids": rng.integers(0, min(2, config.vocab_size), shape),
             "position_ids": np.tile(np.arange(shape[1]), (shape[0], 1)),
             "p_mask": (1 - mask).astype(np.float32),

@@ -10,6 +10,7 @@ import numpy as np
 from xlm_export.verification.batches import MOST_LOGIT_POSITIONS, SENTENCES
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.model.cache import CHUNK, KeyValueCache
+from xlm_runtime.numerics import pad
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import TensorSpec
 from xlm_runtime.tokenization import XLMTokenizer
@@ -88,12 +89,8 @@ def _case(
     rng: np.random.Generator,
 ) -> GenerationCase:
     """Pad on the left; positions count real tokens; languages are drawn for each token."""
-    total = max(len(ids) for ids in token_ids)
-    shape = (len(token_ids), total)
-    input_ids = np.full(shape, config.pad_token_id or 0, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    for row, ids in enumerate(token_ids):
-        input_ids[row, total - len(ids) :], mask[row, total - len(ids) :] = ids, 1
+    input_ids, mask = pad(token_ids, config.pad_token_id or 0, left=True)
+    shape, total = input_ids.shape, input_ids.shape[1]
     arrays = {
         "input_ids": input_ids,
         "attention_mask": mask,

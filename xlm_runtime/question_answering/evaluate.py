@@ -11,6 +11,7 @@ import numpy as np
 
 from xlm_runtime.bundle.atomic import drafts, json_text
 from xlm_runtime.errors import InputError
+from xlm_runtime.numerics import probabilities
 from xlm_runtime.question_answering.beam import NO_SPAN_LOGIT, Decoding
 from xlm_runtime.question_answering.features import Question
 from xlm_runtime.question_answering.metrics import (
@@ -149,8 +150,7 @@ def _nbest(context: str, decoding: Decoding, names: tuple[str, str], with_null: 
     # "no answer" is in the published list however low it is
     ranked = ranked[:N_BEST] + [item for item in ranked[N_BEST:] if item[0] == ""]
     logits = np.array([sum(terms) for _, terms in ranked])
-    shares = np.exp(logits - logits.max())
     return [
         {"text": text, "probability": float(share), names[0]: terms[0], names[1]: terms[1]}
-        for (text, terms), share in zip(ranked, shares / shares.sum(), strict=True)
+        for (text, terms), share in zip(ranked, probabilities(logits), strict=True)
     ]
