@@ -83,8 +83,7 @@ def write_checkpoint(
     config.causal = causal
     if architecture == "XLMForSequenceClassification":
         config.id2label = dict(enumerate(XNLI_LABELS))
-    torch.manual_seed(seed)
-    model = getattr(modeling, architecture)(config)
+    model = _draw(architecture, config, seed)
     state = {key: value for key, value in model.state_dict().items() if key != "pred_layer.proj.weight"}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
@@ -100,3 +99,18 @@ def write_checkpoint(
         (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
         (folder / "merges.txt").write_text("", encoding="utf-8")
     return sum(value.numel() * 4 for value in state.values())
+
+
+def _draw(architecture: str, config: XLMConfig, seed: int) -> torch.nn.Module:
+    """A new model. Constructors draw large embeddings five times, each class those of its parts again."""
+    with torch.device("meta"):
+        model = getattr(modeling, architecture)(config)
+    model.to_empty(device="cpu")
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.reset_parameters()
+    model.init_weights()
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    return model

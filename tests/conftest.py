@@ -32,10 +32,12 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cpus[int(WORKER.removeprefix("gw")) % len(cpus)]})
 
 
+@pytest.hookimpl(trylast=True)  # of the tests that were chosen
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come last, those that take longest first, so that no worker is left alone with one at the end.
+    """Give each worker its share of the slow tests, the longest first, and then of the others.
 
-    Every other one comes in a second row: workers begin with parts of the list, and take from each other's ends.
+    Workers begin with equal parts of the list, and who is done takes from the end of another's part. So long tests are
+    over before short ones even out the work. Without workers slow tests come last.
     """
 
     def seconds(item: pytest.Item) -> float:
@@ -44,7 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     fast, slow = ([item for item in items if bool(seconds(item)) == wanted] for wanted in (False, True))
     slow.sort(key=seconds, reverse=True)
-    items[:] = [*fast, *slow[::2], *slow[1::2]]
+    if not WORKER:
+        items[:] = [*fast, *slow]
+        return
+    workers, count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), len(items)
+    items.clear()
+    for worker in range(workers):
+        mine = slow[worker::workers]
+        size = count * (worker + 1) // workers - count * worker // workers
+        kept = max(0, size - len(mine))
+        items += [*mine, *fast[:kept]]
+        del fast[:kept]
+    items += fast
 
 
 @pytest.fixture(scope="session")
