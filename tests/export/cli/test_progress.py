@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
+from tests.export.conftest import Traced
 from xlm_export.cli import progress
 from xlm_export.cli.main import main
 from xlm_runtime.bundle import Bundle
@@ -98,9 +99,8 @@ def test_verify(name: str, bundle: Path, bundles: Bundles, tmp_path: Path) -> No
     assert "load the checkpoint" in FakeBar.last.seen[0]
 
 
-@pytest.mark.slow
-def test_export(bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
-    checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
+def test_export(bundle: Path, traced: Traced, tmp_path: Path) -> None:
+    checkpoint = traced("text-classification")
     for more in ([], ["--no-verify", "--force"]):
         assert main(["export", str(checkpoint), str(tmp_path / "new"), *more]) == 0
         assert_full()

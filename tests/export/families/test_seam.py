@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import Exported
 from tests.export.families.toy import RUNTIME, TOY, ToyXLMConfig, ToyXLMTokenizer
 from tests.make_checkpoint import make_checkpoint
+from tests.sharing import make_once
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import CheckpointError, export, load_checkpoint
 from xlm_export.export import verify
@@ -39,17 +42,22 @@ def toy_checkpoint(folder: Path, architecture: str) -> Path:
     return make_checkpoint(folder, architecture, family=TOY, n_langs=1, id2label={0: "no", 1: "yes", 2: "perhaps"})
 
 
+@pytest.fixture
+def classifier(shared_folder: Path) -> Path:
+    """The checkpoint of a classifier. Tests must not change the folder."""
+    return make_once(shared_folder / "checkpoints" / CLASSIFIER, lambda path: toy_checkpoint(path, CLASSIFIER))
+
+
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_text_classification(layout: str, tmp_path: Path) -> None:
-    checkpoint = toy_checkpoint(tmp_path / "checkpoint", CLASSIFIER)
-    bundle = export(checkpoint, tmp_path / "bundle", layout=layout)
-    assert bundle.verification["status"] == "passed"
-    assert (bundle.task, bundle.architecture) == ("text-classification", CLASSIFIER)
-    opened = Bundle.load(tmp_path / "bundle")
+def test_text_classification(layout: str, classifier: Path, exported: Exported) -> None:
+    checkpoint, folder = classifier, exported(classifier, layout=layout)
+    opened = Bundle.load(folder)
+    assert opened.verification["status"] == "passed"
+    assert (opened.task, opened.architecture) == ("text-classification", CLASSIFIER)
     assert isinstance(opened.config, ToyXLMConfig)
     assert opened.config.pre_norm
 
-    pipe = pipeline("text-classification", tmp_path / "bundle")
+    pipe = pipeline("text-classification", folder)
     assert type(pipe.model.tokenizer) is ToyXLMTokenizer
     model = load_checkpoint(checkpoint).model
     for text, answer in zip(TEXTS, pipe(TEXTS, top_k=None), strict=True):
@@ -78,8 +86,10 @@ def test_fill_mask(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_graphs_are_optimised_and_quantised_by_the_familys_names(layout: str, tmp_path: Path) -> None:
-    export(toy_checkpoint(tmp_path / "checkpoint", CLASSIFIER), tmp_path / "bundle", layout=layout)
+def test_graphs_are_optimised_and_quantised_by_the_familys_names(
+    layout: str, classifier: Path, exported: Exported, tmp_path: Path
+) -> None:
+    shutil.copytree(exported(classifier, layout=layout), tmp_path / "bundle")
     parts = [f"layer {layer} {part}" for layer in (0, 1) for part in ("attention", "ffn")]
     portable = open_model(tmp_path / "bundle" / Bundle.load(tmp_path / "bundle").graph().file)
     assert list(dict.fromkeys(product.group for product in find_products(portable))) == [*parts, "head"]
