@@ -108,7 +108,7 @@ def _median_seconds(products: Products, tokens: int, repeats: int = 3) -> float:
     return statistics.median(seconds)
 
 
-def _graph(shapes: Shapes, precision: str) -> ModelProto:
+def products_graph(shapes: Shapes, precision: str) -> ModelProto:
     """Products with weights of these shapes on inputs `x{columns}` (tokens, columns). One number of each product is
     kept, so that none is left out and none has to be written to an output."""
     rng = np.random.default_rng(0)
@@ -143,7 +143,8 @@ def _graph(shapes: Shapes, precision: str) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def _feeds(shapes: Shapes, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
+def feeds(shapes: Shapes, kind: type[np.generic]) -> Callable[[int], dict[str, np.ndarray]]:
+    """A function from a number of tokens to the inputs of `products_graph`, all ones."""
     arrays = {f"x{into}": np.ones((max(SIZES), into), kind) for into, _ in shapes}
     return lambda tokens: {name: array[:tokens] for name, array in arrays.items()}
 
@@ -155,9 +156,9 @@ def _onnxruntime(graph: str, kind: type[np.generic]) -> Make:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.log_severity_level = 3
-        model = _graph(shapes, graph).SerializeToString()
+        model = products_graph(shapes, graph).SerializeToString()
         session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-        feed = _feeds(shapes, kind)
+        feed = feeds(shapes, kind)
         return lambda tokens: session.run(None, feed(tokens))
 
     return make
@@ -169,9 +170,9 @@ def _openvino(graph: str, hint: str) -> Make:
 
         core = openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        model = core.read_model(_graph(shapes, graph).SerializeToString())
+        model = core.read_model(products_graph(shapes, graph).SerializeToString())
         request = core.compile_model(model, "CPU", settings).create_infer_request()
-        feed = _feeds(shapes, np.float32)
+        feed = feeds(shapes, np.float32)
         return lambda tokens: request.infer(feed(tokens), share_inputs=True)
 
     return make

@@ -20,8 +20,8 @@ Bundles = Callable[[str], Path]
 def test_graphs_of_bare_products_against_numpy(precision: str) -> None:
     """The numbers that are kept are those of the products, one of each."""
     shapes = 2 * bare_products.layer_shapes(8)
-    model = bare_products._graph(shapes, precision)
-    feed = bare_products._feeds(shapes, np.uint8 if precision == "integer" else np.float32)(5)
+    model = bare_products.products_graph(shapes, precision)
+    feed = bare_products.feeds(shapes, np.uint8 if precision == "integer" else np.float32)(5)
     (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
     rng = np.random.default_rng(0)
     weights = [rng.integers(-127, 128, shape, np.int8) for shape in shapes]
