@@ -1,4 +1,5 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
+# make test-peers: bundles in optimum's classes, in an environment of optimum's own.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ JOBS ?= 2
 OPTIMUM := build/optimum
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast lint benchmark optimum clean
+.PHONY: demo test test-fast test-peers lint benchmark optimum clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -17,6 +18,9 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+
+test-peers: $(VENV)/.test $(OPTIMUM)/.installed
+	$(BIN)/python -m pytest -m peers
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -111,7 +111,7 @@ def agreement(qa: Any, options: QuestionAnsweringOptions, peer: Peer, questions:
 def question_windows(
     qa: Any, builder: WindowBuilder, question: Question, options: QuestionAnsweringOptions
 ) -> list[Window]:
-    lang_id = qa.model.lang_id(question.lang)
+    lang_id = qa.model.languages.number(question.lang)
     return builder.windows(question.question, question.context, options, lang=question.lang, lang_id=lang_id)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from xlm_export.bundle_writer import SECTIONS, write_bundle
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from xlm_export.checkpoint.languages import set_languages
 from xlm_export.errors import VerificationError
 from xlm_export.families.table import export_family
 from xlm_export.onnx_graph.file import save
@@ -18,11 +19,11 @@ from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
 from xlm_export.verification.against_torch import verify_bundle
 from xlm_export.verification.report import VerificationReport
-from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, Bundle, Graph, file_sha256
+from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, LANGS_INPUT, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.machine import installed_versions
-from xlm_runtime.tasks import OPTIONAL_INPUTS, PRESENT, find_task, uses_cache
+from xlm_runtime.tasks import OPTIONAL_INPUTS, PRESENT, find_task, uses_cache, with_full_logits
 from xlm_runtime.tokenization import XLMTokenizer
 
 PRECISIONS = tuple(TORCH_DTYPES)
@@ -43,6 +44,9 @@ def export(
     layout: str = "padded",
     external_data: bool = False,
     cls_index: str = "first-sep",
+    langs: str = LANGS_INPUT,
+    default_lang: str | None = None,
+    full_logits: bool = False,
     verify: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -64,6 +68,12 @@ def export(
         external_data: weights in a file of their own; always so above 2 GB.
         cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
             "first".
+        langs: "input" for a graph that reads each token's language; "none" or a language for one that reads none,
+            because no text gets a language embedding, or all get this one. See docs/languages.md.
+        default_lang: with "input", the language embedding of texts whose language nobody names; by default what
+            `config.json` says, or none.
+        full_logits: let a language model's graph score every token, as other programs expect, and not those at
+            `logit_positions` alone.
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
         force: replace a folder that is already there.
         progress: see `Progress`.
@@ -79,9 +89,12 @@ def export(
     steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, task)
     task_row = find_task(loaded.architecture, task, loaded.config.causal)
+    if full_logits:
+        task_row = with_full_logits(task_row, layout)
     cached = uses_cache(task_row, loaded.config, cache)
-    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     tokenizer = bundle_tokenizer(loaded)
+    set_languages(loaded, tokenizer, langs, default_lang)
+    graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     steps("trace the graph")
     model = trace(graph, precision, opset)
     model.producer_name, model.producer_version = "xlm-onnx", importlib.metadata.version("xlm-onnx")
@@ -94,7 +107,7 @@ def export(
         del model
         written = _write_rest(folder, loaded, graph, tokenizer, Graph(
             "model.onnx", precision, layout, opset, graph.inputs, graph.outputs
-        ), cls_index)  # fmt: skip
+        ), langs, cls_index)  # fmt: skip
         report = None
         if verify:
             report = verify_bundle(written, graph, tokenizer, steps)
@@ -125,7 +138,11 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
         optional = tuple(name for name in optional if name != "position_ids")
     outputs = {spec.name for spec in entry.outputs}
     cached = any(name.startswith(PRESENT) for name in outputs)
+    tokenizer = family_of(loaded.config).read_tokenizer(bundle)
+    set_languages(loaded, tokenizer, written.conventions.get("langs", LANGS_INPUT))
     task_row = find_task(loaded.architecture, written.task)
+    if task_row.kept == "logit_positions" and not entry.is_packed and "logit_positions" not in names:
+        task_row = with_full_logits(task_row)
     shown = ("hidden_states.0" in outputs, "attentions.0" in outputs)
     graph = ExportGraph(loaded.model, task_row, optional, *shown, cached, entry.layout)
     if graph.inputs != entry.inputs or graph.outputs != entry.outputs:
@@ -133,7 +150,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"The checkpoint '{checkpoint}' ({loaded.architecture}) gives another graph than the bundle '{bundle}' "
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
-    report = verify_bundle(written, graph, family_of(loaded.config).read_tokenizer(bundle), steps)
+    report = verify_bundle(written, graph, tokenizer, steps)
     now = Bundle.load(bundle, accept_failed=True)  # others may have written meanwhile
     others = {key: value for key, value in now.verification.items() if key in SECTIONS}
     replace(now, verification=report.to_dict() | others).write()
@@ -149,12 +166,18 @@ def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
 
 
 def _write_rest(
-    folder: Path, loaded: Checkpoint, graph: ExportGraph, tokenizer: XLMTokenizer, entry: Graph, cls_index: str
+    folder: Path,
+    loaded: Checkpoint,
+    graph: ExportGraph,
+    tokenizer: XLMTokenizer,
+    entry: Graph,
+    langs: str,
+    cls_index: str,
 ) -> Bundle:
     """Everything beside the graph: configuration, tokenizer, table of contents."""
     (folder / "config.json").write_text(json.dumps(loaded.config.to_dict(), indent=2) + "\n", encoding="utf-8")
     export_family(loaded.config).write_tokenizer(tokenizer, folder)
-    conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs}
+    conventions: dict[str, Any] = {"uses_langs": loaded.config.uses_langs, "langs": langs}
     if "cls_index" in (spec.name for spec in graph.inputs):
         conventions["cls_index"] = cls_index
     bundle = Bundle(

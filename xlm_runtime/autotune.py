@@ -50,7 +50,7 @@ class Workload:
             further = _further_inputs(model, rows)
             return lambda: model.run(rows, further)
         steps = min(_STEPS, max(longest - _PROMPT, 1))
-        prompt = Prompt(_sequence(model, draw, min(_PROMPT, longest - steps)).input_ids, model.lang_id(None))
+        prompt = Prompt(_sequence(model, draw, min(_PROMPT, longest - steps)).input_ids, model.languages.default)
         return lambda: _generate(model, prompt, steps)
 
 
@@ -210,7 +210,7 @@ def _sequence(model: BundleModel, draw: random.Random, length: int) -> TokenSequ
     """Random words of the vocabulary; its first entries are special ones."""
     words = model.config.vocab_size
     ids = [draw.randrange(min(20, words - 1), words) for _ in range(length)]
-    return TokenSequence("", None, ids, model.lang_id(None))
+    return TokenSequence("", None, ids, model.languages.default)
 
 
 def _further_inputs(model: BundleModel, rows: Sequence[TokenSequence]) -> dict[str, Array]:

@@ -37,7 +37,9 @@ class XLMConfig:
     """Hyper-parameters of an XLM checkpoint.
 
     Every option of Hugging Face's `XLMConfig`, under the same name and with the same default; `num_labels` is
-    derived from `id2label`. Unknown options are refused here and ignored by `from_dict`, which reads files.
+    derived from `id2label`. One is our own: `default_lang`, the language that a text gets whose language nobody names;
+    by default such a text gets no language embedding. Unknown options are refused here and ignored by `from_dict`,
+    which reads files.
 
     Raises:
         InputError: sizes that contradict each other, or adaptive softmax without `asm_cutoffs`.
@@ -79,6 +81,7 @@ class XLMConfig:
     lang_id: int | None = 0
     lang2id: dict[str, int] | None = None
     id2lang: dict[int, str] | None = None
+    default_lang: str | None = None
     pad_token_id: int | None = 2
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
@@ -176,7 +179,7 @@ class XLMConfig:
         """The options as Hugging Face writes them, `model_type` and `label2id` included."""
         values = dataclasses.asdict(self)
         values["label2id"] = self.label2id
-        for name in ("asm_cutoffs", "lang2id", "id2lang", "problem_type", "architectures"):
+        for name in ("asm_cutoffs", "lang2id", "id2lang", "default_lang", "problem_type", "architectures"):
             if values[name] is None:
                 del values[name]
         if not self.asm:

@@ -6,7 +6,7 @@ are the graphs' symbolic dimensions; numbers that depend on the configuration ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -181,6 +181,24 @@ def find_task(architecture: str, name: str | None = None, causal: bool = False) 
         return next((task for task in fitting if causal and task.may_cache), fitting[0])
     known = " or ".join(task.name for task in answered)
     raise InputError(f"A checkpoint of {architecture} answers the task {known}, not '{name}'.")
+
+
+def with_full_logits(task: Task, layout: str = "padded") -> Task:
+    """The row of a language model whose graph scores every token, as programs expect that know no `logit_positions`.
+
+    Raises:
+        InputError: another task, or a layout that only our own runtime reads.
+    """
+    if task.kept != "logit_positions" or layout != "padded":
+        raise InputError(
+            f"Scores of every token were asked for, in the {layout} layout of the task {task.name}; language models' "
+            "graphs in the padded layout have them. Leave out --full-logits."
+        )
+    (logits,) = task.outputs
+    every = TensorSpec(logits.name, logits.dtype, (*task.rows, "sequence", *logits.axes[1:]))
+    return replace(
+        task, outputs=(every,), extra_inputs=(), token_outputs=(logits.name,), kept="tokens", may_cache=False
+    )
 
 
 def uses_cache(task: Task, config: XLMConfig, wanted: bool | None = None) -> bool:

@@ -47,6 +47,7 @@ def make_config(vocab_size: int, dim: int, layers: int, causal: bool = False) ->
         n_langs=len(LANGUAGES),
         lang2id=LANG2ID,
         lang_id=LANG2ID["en"],
+        default_lang="en",  # what batches.py reads a text as whose language it does not name
         max_position_embeddings=POSITIONS,
         embed_init_std=0.04,
         init_std=0.06,

@@ -34,7 +34,7 @@ def test_the_bundle_needs_no_checkpoint_and_no_neighbours(traced: Traced, tmp_pa
     shutil.rmtree(checkpoint)
     bundle = Bundle.load(tmp_path / "bundle")
     bundle.check_files()
-    assert bundle.conventions == {"uses_langs": True, "cls_index": "last"}
+    assert bundle.conventions == {"uses_langs": True, "langs": "input", "cls_index": "last"}
     assert set(bundle.files) == {path.name for path in bundle.folder.iterdir()} - {"bundle.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"], "no temporary folder is left"
 

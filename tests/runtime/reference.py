@@ -25,7 +25,7 @@ class Reference:
     def run(self, ids: list[int], lang: str | None = None, **extra: Any) -> np.ndarray:
         """The first output for one sequence, without its batch axis where it has one."""
         shape = (1, 1, len(ids)) if "Choice" in (self.config.architectures or [""])[0] else (1, len(ids))
-        lang_id = self.config.lang2id[lang] if lang and self.config.lang2id else self.config.lang_id
+        lang_id = self.config.lang2id[lang] if lang and self.config.lang2id else -1
         feed = {
             "input_ids": np.array(ids, np.int64).reshape(shape),
             "attention_mask": np.ones(shape, np.int64),

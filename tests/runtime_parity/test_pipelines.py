@@ -27,14 +27,7 @@ def checkpoint(bundles: Bundles, name: str) -> Path:
 
 
 def theirs(bundles: Bundles, task: str, name: str) -> Any:
-    pipe = transformers.pipeline(task, str(checkpoint(bundles, name)), device="cpu")
-
-    def add_langs(module: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        options["langs"] = torch.full_like(options["input_ids"], module.config.lang_id)
-        return arguments, options
-
-    pipe.model.register_forward_pre_hook(add_langs, with_kwargs=True)
-    return pipe
+    return transformers.pipeline(task, str(checkpoint(bundles, name)), device="cpu")
 
 
 def same(ours: Any, other: Any, keys: tuple[str, ...]) -> None:
@@ -116,7 +109,7 @@ def test_multiple_choice(bundles: Bundles) -> None:
     for choice in choices:
         input_ids = tokenizer(TEXTS[0], choice, return_tensors="pt")["input_ids"][None]
         with torch.no_grad():
-            output = model(input_ids=input_ids, langs=torch.full_like(input_ids, model.config.lang_id))
+            output = model(input_ids=input_ids)
         logits.append(output.logits[0, 0])
     expected = torch.stack(logits).softmax(0).numpy()
     ours = pipeline("multiple-choice", bundles("multiple-choice"))(TEXTS[0], choices)

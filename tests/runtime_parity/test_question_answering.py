@@ -149,9 +149,9 @@ def start_major(output: dict[str, Any], n_top: int, paragraph_len: int) -> list[
 
 def window_of(words: int, question: int) -> Window:
     spans = np.array([(2 * i, 2 * i + 1) for i in range(words)], np.int64)
-    context = ContextTokens("a " * words, [9] * words, spans, np.ones(words, dtype=bool), 0)
+    context = ContextTokens("a " * words, [9] * words, spans, np.ones(words, dtype=bool))
     ids = [0, *[7] * question, 1, *[9] * words, 1]
-    return Window(context, ids, question + 2, 0, words, question + 1, 0)
+    return Window(context, ids, question + 2, 0, words, question + 1, 0, 0)
 
 
 def ours(window: Window, output: dict[str, Any], n_top: int) -> list[tuple[int, int]]:

@@ -75,8 +75,8 @@ def input_ids(tokenizer: Any, text: str, lang: str | None) -> torch.Tensor:
     return torch.tensor([tokenizer.build_inputs_with_special_tokens(ids)])
 
 
-def langs(model: Any, ids: torch.Tensor, lang: str | None) -> torch.Tensor:
-    return torch.full_like(ids, model.config.lang_id if lang is None else model.config.lang2id[lang])
+def langs(model: Any, ids: torch.Tensor, lang: str | None) -> torch.Tensor | None:
+    return None if lang is None else torch.full_like(ids, model.config.lang2id[lang])
 
 
 @pytest.fixture(scope="module")

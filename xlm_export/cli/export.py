@@ -10,7 +10,7 @@ from xlm_export.cli.lists import comma_separated
 from xlm_export.export import PRECISIONS, export
 from xlm_export.progress import Progress
 from xlm_export.tracing.trace import DEFAULT_OPSET
-from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS
+from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, LANGS_INPUT
 from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
 
@@ -43,6 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="first-sep",
         help="where the beam head was trained to look for 'no answer' (default first-sep)",
     )
+    parser.add_argument(
+        "--langs",
+        default=LANGS_INPUT,
+        metavar="input|none|CODE",
+        help="input: the graph reads each token's language (default); none, or a language's code: it reads none, and "
+        "no text, or every text, gets a language embedding",
+    )
+    parser.add_argument("--default-lang", metavar="CODE",
+                        help="language embedding of texts that come without a language (default: none)")  # fmt: skip
+    parser.add_argument("--full-logits", action="store_true",
+                        help="a language model's graph scores every token, as optimum expects")  # fmt: skip
     parser.add_argument("--no-verify", action="store_true", help="do not compare the graph with torch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
 
@@ -63,6 +74,9 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         layout=options.layout,
         external_data=options.external_data,
         cls_index=options.cls_index,
+        langs=options.langs,
+        default_lang=options.default_lang,
+        full_logits=options.full_logits,
         verify=not options.no_verify,
         force=options.force,
         progress=progress,

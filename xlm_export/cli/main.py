@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xlm_export.cli import engine, export, optimize, quantize, verify
+from xlm_export.cli import engine, export, langs, optimize, quantize, verify
 from xlm_export.cli.progress import Bar
 from xlm_export.progress import Progress
 from xlm_runtime.errors import XLMError
@@ -33,6 +33,7 @@ COMMANDS = {
                         optimize.run),
     "quantize": Command("add a graph in fewer bits to a bundle, measured against fp32", quantize.add_arguments,
                         quantize.run),
+    "langs": Command("show which language embedding a checkpoint was trained with", langs.add_arguments, langs.run),
     "engine": Command("build a TensorRT engine from a bundle's graph", engine.add_arguments, engine.run),
 }  # fmt: skip
 

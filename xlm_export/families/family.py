@@ -26,6 +26,10 @@ def _learned_positions(config: Any) -> None:
     return None
 
 
+def _no_languages(body: Any, number: int | None) -> None:
+    return None
+
+
 def _all_passes(config: Any) -> Mapping[str, str]:
     return {}
 
@@ -45,6 +49,9 @@ class ExportFamily:
     """Writes what its tokenizer needs into a bundle's folder."""
     fixed_positions: Callable[[Any], Tensor | None] = _learned_positions
     """Configuration → the table of positions that it prescribes, which a file may leave out; None for a learned one."""
+    fix_language: Callable[[Any, int | None], None] = _no_languages
+    """Makes of a transformer one that reads no `langs`: all texts are in the language of this number, or in none. For
+    families without language embeddings there is nothing to do."""
     absent_passes: Callable[[Any], Mapping[str, str]] = _all_passes
     """Configuration → which of the optimiser's passes its graphs have nothing for, and why."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,25 @@ def check_data(task: str, path: Path) -> list[dict[str, Any]]:
 
 def measure(task: str, folder: Path, precision: str, provider: str, path: Path, rows: list[dict[str, Any]]) -> float:
     """The metric of one of a bundle's graphs; more is better."""
-    answer: Any = pipeline(task, folder, provider, precision=precision)
+    return score(pipeline(task, folder, provider, precision=precision), task, path, rows)
+
+
+def score(answer: Any, task: str, path: Path, rows: list[dict[str, Any]], *, with_languages: bool = True) -> float:
+    """The metric of an opened pipeline; more is better.
+
+    Args:
+        rows: what `check_data` returned for the file at `path`.
+        with_languages: give the pipeline the languages that the data names.
+    """
     if task == "question-answering":
         options = resolve_options(answer.model.config.max_position_embeddings)
-        figures = evaluate(answer, read_squad(path), options).figures
-        return float(figures["f1"])
+        data = read_squad(path)
+        if not with_languages:
+            data = replace(data, lang=None, question_lang=None)
+        return float(evaluate(answer, data, options).figures["f1"])
     key = METRICS[task][1]
-    asked = [{name: value for name, value in row.items() if name != key} for row in rows]
+    left_out = (key,) if with_languages else (key, "lang")
+    asked = [{name: value for name, value in row.items() if name not in left_out} for row in rows]
     if task == "text-generation":
         scores = answer.score(asked)
         tokens = sum(len(score["token_log_probs"]) for score in scores)

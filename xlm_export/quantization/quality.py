@@ -16,6 +16,7 @@ from xlm_export.verification.generations import GenerationCase, generation_cases
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
+from xlm_runtime.model.languages import Languages
 from xlm_runtime.numerics import log_softmax
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import PRESENT, Beam, Task, find_task
@@ -118,9 +119,19 @@ class Trial:
         task, sentences = find_task(bundle.architecture, bundle.task), [item.text for item in texts]
         if graph.has_cache:
             chosen = None if source == "own" else sentences
-            return cls(task, generation_cases(graph.inputs, bundle.config, tokenizer, sentences=chosen), source)
+            return cls(
+                task,
+                generation_cases(
+                    graph.inputs, bundle.config, tokenizer, sentences=chosen, no_lang=bundle.knows_no_lang
+                ),
+                source,
+            )
         langs = [item.lang for item in texts]
-        return cls(task, BatchMaker.of(bundle, graph).texts(tokenizer, sentences, langs), source)
+        return cls(
+            task,
+            BatchMaker.of(bundle, graph).texts(tokenizer, Languages.of(bundle, tokenizer), sentences, langs),
+            source,
+        )
 
     def answers(self, session: Session) -> Iterator[tuple[dict[str, Array], Array | None]]:
         """A session's outputs of every call, and the mask of its tokens. Each keeps its own cache."""

@@ -11,6 +11,7 @@ from xlm_export.verification.generations import generation_cases, run_case
 from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
+from xlm_runtime.model.languages import Languages
 from xlm_runtime.model.opening import padded_session
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import Task, find_task, graph_outputs
@@ -36,7 +37,7 @@ def verify_against(
     task = find_task(bundle.architecture, bundle.task)
     report = VerificationReport.of(graph.precision, provider, graph.outputs)
     if graph.has_cache:
-        generations = generation_cases(graph.inputs, bundle.config, tokenizer)
+        generations = generation_cases(graph.inputs, bundle.config, tokenizer, no_lang=bundle.knows_no_lang)
         steps.expect(len(generations))
         for generation in generations:
             steps(f"verify {generation.name}")
@@ -47,7 +48,10 @@ def verify_against(
     outputs = graph_outputs(task, bundle.config, False, False) if graph.is_packed else graph.outputs
     reference, candidate = (padded_session(session, bundle, graph) for session in (reference, candidate))
     maker = BatchMaker.of(bundle, graph)
-    texts = [VerificationCase(_shape(feed), feed) for feed in maker.texts(tokenizer, SENTENCES)]
+    texts = [
+        VerificationCase(_shape(feed), feed)
+        for feed in maker.texts(tokenizer, Languages.of(bundle, tokenizer), SENTENCES)
+    ]
     cases = [*maker.seeded(), *texts]
     steps.expect(len(cases))
     for case in cases:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.config import XLMConfig
-from xlm_runtime.errors import InputError
+from xlm_runtime.model.languages import NO_LANG, Languages
 from xlm_runtime.model.packing import padded_names
 from xlm_runtime.numerics import broadcast_rows, pad
 from xlm_runtime.sessions import Array
@@ -49,6 +49,7 @@ class BatchMaker:
         names: the graph's inputs, in the padded layout.
         choices: each row gets a second choice, the row from the other end of the batch.
         cls_index: where the beam head was trained to look for "no answer", see `CLS_INDEX_CONVENTIONS`.
+        no_lang: the graph knows -1 in `langs`.
         arbitrary: positions and `p_mask` are drawn, which reaches more of a graph than what pipelines give.
         embed: ids → word embeddings (…, emb_dim), for a graph that takes `inputs_embeds`; by default they are drawn.
     """
@@ -60,12 +61,14 @@ class BatchMaker:
         *,
         choices: bool = False,
         cls_index: str = "first-sep",
+        no_lang: bool = True,
         arbitrary: bool = False,
         embed: Callable[[Array], Array] | None = None,
         seed: int = 0,
     ) -> None:
         self._names, self._config, self._choices = names, config, choices
         self._cls_index, self._arbitrary, self._embed = cls_index, arbitrary, embed
+        self._least_lang = NO_LANG if no_lang else 0
         self._rng = np.random.default_rng(seed)
 
     @classmethod
@@ -76,6 +79,7 @@ class BatchMaker:
             bundle.config,
             choices="num_choices" in find_task(bundle.architecture, bundle.task).rows,
             cls_index=bundle.conventions.get("cls_index", "first-sep"),
+            no_lang=bundle.knows_no_lang,
             seed=seed,
         )
 
@@ -103,13 +107,22 @@ class BatchMaker:
             for name, rows in lengths.items()
         ]
 
-    def sentences(self, tokenizer: XLMTokenizer) -> VerificationCase:
-        """`SENTENCES` in one batch, each token in a language of its own."""
+    def sentences(self, tokenizer: XLMTokenizer) -> list[VerificationCase]:
+        """`SENTENCES` in one batch, each token in a language of its own, and, where the graph reads `langs`, without
+        any, as a call of transformers that gives none."""
         rows = [self._ids(tokenizer, text) for text in SENTENCES]
-        return VerificationCase(f"{len(rows)} sentences", self.feed(rows))
+        cases = [VerificationCase(f"{len(rows)} sentences", self.feed(rows))]
+        if "langs" in self._names and self._least_lang == NO_LANG:
+            feed = self.feed(rows, [NO_LANG] * len(rows))
+            cases.append(VerificationCase(f"{len(rows)} sentences without langs", feed))
+        return cases
 
     def texts(
-        self, tokenizer: XLMTokenizer, texts: Sequence[str], langs: Sequence[str | None] | None = None
+        self,
+        tokenizer: XLMTokenizer,
+        languages: Languages,
+        texts: Sequence[str],
+        langs: Sequence[str | None] | None = None,
     ) -> list[dict[str, Array]]:
         """Batches of `ROWS` texts, each cut to the model's positions, in their order.
 
@@ -119,14 +132,10 @@ class BatchMaker:
         Raises:
             InputError: a language that the bundle does not know.
         """
-        known = tokenizer.lang2id or self._config.lang2id or {}
         rows, lang_ids = [], []
         for text, lang in zip(texts, langs or [None] * len(texts), strict=True):
-            if lang is not None and lang not in known:
-                raise InputError(f"Unknown language '{lang}' of the text '{text[:40]}'; this bundle knows "
-                                 f"{', '.join(sorted(known)) or 'none'}.")  # fmt: skip
+            lang_ids.append(languages.number(lang))
             rows.append(self._ids(tokenizer, text, lang))
-            lang_ids.append(known[lang] if lang is not None else self._config.lang_id or 0)
         parts = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
         return [self.feed(rows[part], lang_ids[part]) for part in parts]
 
@@ -140,7 +149,7 @@ class BatchMaker:
         kept = rng.choice(real, min(MOST_LOGIT_POSITIONS, len(real)), replace=False)
         if "logit_positions" in self._names and config.mask_token_id is not None and not config.causal:
             input_ids.reshape(-1)[kept[:: len(rows)]] = config.mask_token_id
-        drawn = rng.integers(0, config.n_langs, shape)
+        drawn = rng.integers(self._least_lang, config.n_langs, shape)
         arrays: dict[str, Array] = {
             "input_ids": input_ids,
             "attention_mask": mask,

@@ -10,6 +10,7 @@ import numpy as np
 from xlm_export.verification.batches import MOST_LOGIT_POSITIONS, SENTENCES
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.model.cache import CHUNK, KeyValueCache
+from xlm_runtime.model.languages import NO_LANG
 from xlm_runtime.numerics import pad
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import TensorSpec
@@ -41,10 +42,12 @@ def generation_cases(
     seed: int = 0,
     *,
     sentences: Sequence[str] | None = None,
+    no_lang: bool = True,
 ) -> list[GenerationCase]:
     """The generations for a graph: seeded ids and sentences, prompts of different lengths, prefill in one and more.
 
     Args:
+        no_lang: the graph knows -1 in `langs`.
         sentences: make generations of these alone, four rows each, the first third of the tokens as a prompt.
     """
     rng = np.random.default_rng(seed)
@@ -62,7 +65,7 @@ def generation_cases(
             total = max(len(row) for row in rows)
             prompt = max(1, total // 3)
             pieces = [prompt, *[1] * (total - prompt)]
-            cases.append(_case(f"{len(rows)} texts", names, config, rows, pieces, CHUNK, rng))
+            cases.append(_case(f"{len(rows)} texts", names, config, rows, pieces, CHUNK, rng, no_lang))
         return cases
     short, steps = min(16, longest), min(MOST_STEPS, longest - 1)
     encoded = tokenizer([sentence * 4 for sentence in SENTENCES[:4]])["input_ids"]
@@ -76,7 +79,9 @@ def generation_cases(
         f"2 × {longest}": (drawn([longest, longest - 7]), [longest - steps, *[1] * steps], CHUNK),
         f"{len(texts)} texts": (texts, [total // 3, *[1] * (total - total // 3)], 1),
     }
-    return [_case(name, names, config, ids, pieces, chunk, rng) for name, (ids, pieces, chunk) in lengths.items()]
+    return [
+        _case(name, names, config, ids, pieces, chunk, rng, no_lang) for name, (ids, pieces, chunk) in lengths.items()
+    ]
 
 
 def _case(
@@ -87,6 +92,7 @@ def _case(
     pieces: list[int],
     chunk: int,
     rng: np.random.Generator,
+    no_lang: bool,
 ) -> GenerationCase:
     """Pad on the left; positions count real tokens; languages are drawn for each token."""
     input_ids, mask = pad(token_ids, config.pad_token_id or 0, left=True)
@@ -94,7 +100,7 @@ def _case(
     arrays = {
         "input_ids": input_ids,
         "attention_mask": mask,
-        "langs": rng.integers(0, config.n_langs, shape),
+        "langs": rng.integers(NO_LANG if no_lang else 0, config.n_langs, shape),
         "token_type_ids": rng.integers(0, min(2, config.vocab_size), shape),
         "position_ids": np.maximum(np.cumsum(mask, axis=1) - 1, 0),
     }

@@ -4,9 +4,20 @@ from xlm_runtime.bundle.bundle import (
     BUNDLE_FILE,
     CLS_INDEX_CONVENTIONS,
     FORMAT_VERSION,
+    LANGS_INPUT,
+    LANGS_NONE,
     Bundle,
     Graph,
     file_sha256,
 )
 
-__all__ = ["BUNDLE_FILE", "CLS_INDEX_CONVENTIONS", "FORMAT_VERSION", "Bundle", "Graph", "file_sha256"]
+__all__ = [
+    "BUNDLE_FILE",
+    "CLS_INDEX_CONVENTIONS",
+    "FORMAT_VERSION",
+    "LANGS_INPUT",
+    "LANGS_NONE",
+    "Bundle",
+    "Graph",
+    "file_sha256",
+]

@@ -25,6 +25,10 @@ BUNDLE_FILE = "bundle.json"
 # Where the token stands that says whether a question has an answer: at the first </s>, at the last real token, or at 0.
 CLS_INDEX_CONVENTIONS = ("first-sep", "last", "first")
 
+# Where language embeddings come from: graphs have the input `langs`, in which -1 stands for none; else there is "none",
+# or that of the language by this name in every text.
+LANGS_INPUT, LANGS_NONE = "input", "none"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -120,9 +124,10 @@ class Bundle:
     """A bundle's table of contents.
 
     `files` maps each file's name to its sha256; `source` names the checkpoint and its hash; `versions` the libraries
-    that wrote it; `conventions` holds `uses_langs` and, for the beam head, `cls_index`; `verification` holds `status`
-    ("passed", "failed" or "not run") and the report's summary; `timings` the records of `xlm-runtime autotune`, one
-    for each machine (`timings.Record`; "calibration" in `bundle.json`).
+    that wrote it; `conventions` holds `uses_langs`, `langs` (`LANGS_INPUT`, `LANGS_NONE` or a language) and, for the
+    beam head, `cls_index`; `verification` holds `status` ("passed", "failed" or "not run") and the report's summary;
+    `timings` the records of `xlm-runtime autotune`, one for each machine (`timings.Record`; "calibration" in
+    `bundle.json`).
     """
 
     folder: Path
@@ -257,6 +262,11 @@ class Bundle:
                 return graph
         there = ", ".join(graph.file for graph in self.graphs)
         raise InputError(f"The bundle '{self.folder}' has no graph '{file}'; it has {there}.")
+
+    @property
+    def knows_no_lang(self) -> bool:
+        """Whether -1 in `langs` stands for no language embedding; graphs of version 0.1 know numbers alone."""
+        return bool(self.conventions.get("langs") == LANGS_INPUT)
 
     def digest(self, graph: Graph) -> str:
         """What tells the graph and its weights from any other: the sha256 of its files' names and hashes."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import Bundle, Graph
+from xlm_runtime.bundle import LANGS_INPUT, LANGS_NONE, Bundle, Graph
 from xlm_runtime.cli.tables import terminal_width
 from xlm_runtime.tasks import TensorSpec
 
@@ -42,6 +42,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         **bundle.to_dict(),
         "sizes": {name: _size(bundle.folder / name) for name in bundle.files},
         "languages": list(config.lang2id or ()),
+        "without_lang": _without_lang(bundle),
         "labels": list(config.id2label.values()),
         "config": {
             name: getattr(config, name)
@@ -59,6 +60,7 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
         ("model", f"{config.n_layers} layers × {config.emb_dim}, {config.n_heads} heads, {config.vocab_size} words, "
                   f"{config.max_position_embeddings} positions" + (", causal" if config.causal else "")),
         ("languages", _languages(bundle)),
+        ("without lang", _without_lang(bundle)),
     ]  # fmt: skip
     if bundle.task in ("text-classification", "token-classification"):
         facts.append(("labels", ", ".join(config.id2label.values())))
@@ -94,9 +96,24 @@ def _languages(bundle: Bundle) -> str:
     if config.n_langs == 1 and not config.lang2id:
         return "one, not named"
     names = ", ".join(config.lang2id) if config.lang2id else "not named"
-    default = (config.id2lang or {}).get(config.lang_id or 0, str(config.lang_id or 0))
-    used = f"default {default}" if config.uses_langs else "the model does not read them"
-    return f"{config.n_langs}: {names} ({used})"
+    return f"{config.n_langs}: {names}"
+
+
+def _without_lang(bundle: Bundle) -> str:
+    """What a text gets whose language nobody names."""
+    config, langs = bundle.config, bundle.conventions.get("langs")
+    if not config.uses_langs:
+        fixed = langs is not None and langs not in (LANGS_INPUT, LANGS_NONE)
+        return f"the language embedding of {langs}, as every text" if fixed else "no language embedding, as every text"
+    if config.default_lang is not None:
+        return f"the language embedding of {config.default_lang}, its default_lang"
+    if bundle.knows_no_lang and bundle.task != "text-generation":
+        return "no language embedding, as in transformers without langs"
+    if bundle.knows_no_lang and config.lang_id is None:
+        return "no language embedding, as in transformers' generate"
+    number = config.lang_id or 0
+    name = (config.id2lang or {}).get(number, f"language {number}")
+    return f"the language embedding of {name}, its lang_id"
 
 
 def _verification(report: Mapping[str, Any]) -> list[str]:

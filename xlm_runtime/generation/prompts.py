@@ -40,7 +40,8 @@ class PromptBuilder:
         Raises:
             InputError: no token, too many of them, an unknown language or start token.
         """
-        lang_id = self.model.lang_id(item.lang)
+        languages = self.model.languages
+        lang_id = languages.prompt if item.lang is None else languages.number(item.lang)
         ids = [*self._start_ids(start), *self._ids(item.text, item.lang)]
         if not ids:
             raise InputError("The prompt is empty and prompt_start is too; give a text or a start token.")

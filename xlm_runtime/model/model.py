@@ -12,6 +12,7 @@ from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows
 from xlm_runtime.model.cache import Cache, KeyValueCache
+from xlm_runtime.model.languages import Languages
 from xlm_runtime.sessions import Array, CachingSession, Session
 from xlm_runtime.tokenization import XLMTokenizer
 
@@ -53,6 +54,7 @@ class BundleModel:
         reason: a sentence that says why this graph and provider.
         session: takes the padded graph's inputs and gives its outputs, whatever the graph's layout.
         tokenizer: the bundle's.
+        languages: the bundle's; another one may be set, for another default.
         batching: how batches are formed unless a pipeline forms its own.
         weights_check: ends with a BundleError where the weights' files are not those of the export.
     """
@@ -66,6 +68,7 @@ class BundleModel:
         reason: str,
         session: Session,
         tokenizer: XLMTokenizer,
+        languages: Languages,
         batching: BatchOptions,
         weights_check: Future[None],
     ) -> None:
@@ -76,10 +79,10 @@ class BundleModel:
         self.reason = reason
         self.session = session
         self.tokenizer = tokenizer
+        self.languages = languages
         self.batching = batching
         self.has_cache = graph.has_cache
         self._weights_check = weights_check
-        self._uses_langs = self.config.uses_langs
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
 
     def encode(self, item: TextItem, *, truncation: bool | str = False, return_offsets: bool = False) -> TokenSequence:
@@ -96,7 +99,7 @@ class BundleModel:
         for text in (item.text, item.text_pair):
             if text is not None and not text.strip():
                 raise InputError("The text is empty; give at least one word.")
-        lang_id = self.lang_id(item.lang)
+        lang_id = self.languages.number(item.lang)
         limit = self.config.max_position_embeddings
         row = self.tokenizer.encoder.row(
             item.text,
@@ -131,7 +134,7 @@ class BundleModel:
         """
         pad_id = self.tokenizer.vocabulary.special_id("pad_token")
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
-        if not self._uses_langs:
+        if not self.languages.read:
             del arrays["langs"]
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
@@ -174,25 +177,6 @@ class BundleModel:
     def max_rows(self, prompt: int, length: int) -> int | None:
         """Most rows that a cache takes of prompts of `prompt` tokens, which grow to `length`; None for any number."""
         return self.session.max_rows(prompt, length) if isinstance(self.session, CachingSession) else None
-
-    def lang_id(self, lang: str | None) -> int:
-        """The number of a language, the configuration's default for None.
-
-        Raises:
-            InputError: a language that the bundle does not know.
-        """
-        if lang is None:
-            return self.config.lang_id or 0
-        lang2id = self.tokenizer.lang2id or self.config.lang2id
-        if lang2id is None:
-            if self.config.uses_langs:
-                raise InputError(
-                    f"lang='{lang}' was given, but the bundle has no lang2id that says which number it is."
-                )
-            return 0
-        if lang not in lang2id:
-            raise InputError(f"Unknown lang '{lang}'; this bundle knows {', '.join(sorted(lang2id))}.")
-        return lang2id[lang]
 
 
 def _excerpt(text: str, most: int = 40) -> str:

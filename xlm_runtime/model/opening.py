@@ -10,11 +10,13 @@ from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
+from xlm_runtime.model.full_logits import FullLogitsSession
+from xlm_runtime.model.languages import Languages
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
 from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
-from xlm_runtime.tasks import LAYOUTS, PAST
+from xlm_runtime.tasks import LAYOUTS, PAST, find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
@@ -82,13 +84,18 @@ def open_model(
     except EngineError:
         weights_check.result()  # a damaged file is the better explanation
         raise
+    session = padded_session(session, bundle, chosen.graph, row.multiples)
+    if find_task(bundle.architecture, task).kept == "logit_positions" and "logit_positions" not in session.input_names:
+        session = FullLogitsSession(session)
+    loaded = tokenizer.result()
     return BundleModel(
         bundle,
         chosen.graph,
         provider=chosen.provider,
         reason=chosen.reason,
-        session=padded_session(session, bundle, chosen.graph, row.multiples),
-        tokenizer=tokenizer.result(),
+        session=session,
+        tokenizer=loaded,
+        languages=Languages.of(bundle, loaded),
         batching=batching,
         weights_check=weights_check,
     )

@@ -108,7 +108,7 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         extra: dict[str, Array] = {}
         if self.has_beam:
             extra.update(window_inputs(windows, options.mask_cls))
-        if self.model.config.uses_langs:
+        if self.model.languages.read:
             extra["langs"] = window_langs(windows)
         outputs = self.model.run(windows, extra)
         return [{name: value[i] for name, value in outputs.items()} for i in range(len(batch))]
@@ -137,8 +137,9 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         )
 
     def _question_windows(self, item: Question, options: QuestionAnsweringOptions) -> list[QuestionWindow]:
-        lang_id = self.model.lang_id(item.lang)
-        question_lang_id = None if item.question_lang is None else self.model.lang_id(item.question_lang)
+        languages = self.model.languages
+        lang_id = languages.number(item.lang)
+        question_lang_id = None if item.question_lang is None else languages.number(item.question_lang)
         return [
             QuestionWindow(item, number, window)
             for number, stride in enumerate(options.strides())

@@ -40,14 +40,12 @@ class ContextTokens:
         ids: n ids.
         spans: (n, 2) int64, each token's first character in `text` and the one behind its last.
         answerable: (n,) bool, False for special tokens written in the text and for tokens without characters.
-        lang_id: number of the language.
     """
 
     text: str
     ids: list[int]
     spans: NDArray[np.int64]
     answerable: NDArray[np.bool_]
-    lang_id: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,8 @@ class Window:
     """A question and `count` tokens of its context, from its token `offset` on.
 
     `first` is the position of the first context token in `input_ids`; `cls_index` the position of the token that
-    stands for "no answer"; `question_lang_id` the language of everything before the context.
+    stands for "no answer"; `lang_id` the number of the context's language, and `question_lang_id` of the language of
+    everything before it.
     """
 
     context: ContextTokens
@@ -64,11 +63,8 @@ class Window:
     offset: int
     count: int
     cls_index: int
+    lang_id: int
     question_lang_id: int
-
-    @property
-    def lang_id(self) -> int:
-        return self.context.lang_id
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -112,7 +108,7 @@ class WindowBuilder:
         """
         language = lang if question_lang is None else question_lang
         question_ids = self._question_ids(question, language)[: options.max_question_len]
-        tokens = self._context_tokens(context, lang, lang_id)
+        tokens = self._context_tokens(context, lang)
         room = options.max_seq_len - len(question_ids) - SPECIAL_TOKENS
         made: list[Window] = []
         for start, stop in window_ranges(len(tokens.ids), room, options.doc_stride):
@@ -125,6 +121,7 @@ class WindowBuilder:
                     offset=start,
                     count=stop - start,
                     cls_index=self._cls_index(input_ids),
+                    lang_id=lang_id,
                     question_lang_id=lang_id if question_lang_id is None else question_lang_id,
                 )
             )
@@ -136,7 +133,7 @@ class WindowBuilder:
             raise InputError(f"The question {question[:40]!r} has no words.")
         return ids
 
-    def _context_tokens(self, context: str, lang: str | None, lang_id: int) -> ContextTokens:
+    def _context_tokens(self, context: str, lang: str | None) -> ContextTokens:
         key = (context, lang)
         with self._lock:
             tokens = self._contexts.get(key)
@@ -146,7 +143,7 @@ class WindowBuilder:
             row = self._tokenizer.encoder.ids_and_offsets(context, lang)
             spans = np.array(row.spans, dtype=np.int64).reshape(-1, 2)
             answerable = (spans[:, 1] > spans[:, 0]) & ~np.isin(row.ids, self._special_ids)
-            tokens = ContextTokens(context, row.ids, spans, answerable, lang_id)
+            tokens = ContextTokens(context, row.ids, spans, answerable)
             with self._lock:
                 self._contexts[key] = tokens
                 if len(self._contexts) > CONTEXTS_KEPT:

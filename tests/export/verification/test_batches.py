@@ -10,6 +10,7 @@ from xlm_export.verification.batches import CHOICES, ROWS, SENTENCES, BatchMaker
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
+from xlm_runtime.model.languages import NO_LANG, Languages
 from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
@@ -40,19 +41,23 @@ def test_texts(bundles: Bundles) -> None:
     bundle = Bundle.load(bundles("text-classification"))
     tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
     maker = BatchMaker.of(bundle, bundle.graph())
-    feeds = maker.texts(tokenizer, SENTENCES)
+    languages = Languages.of(bundle, tokenizer)
+    feeds = maker.texts(tokenizer, languages, SENTENCES)
     assert [len(feed["input_ids"]) for feed in feeds] == [ROWS, ROWS]
     for feed, texts in zip(feeds, (SENTENCES[:ROWS], SENTENCES[ROWS:]), strict=True):
         for ids, mask, text in zip(feed["input_ids"], feed["attention_mask"], texts, strict=True):
             longest = bundle.config.max_position_embeddings
             assert ids[mask != 0].tolist() == tokenizer(text, truncation=True, max_length=longest)["input_ids"]
-    (feed,) = maker.texts(tokenizer, ["Im Winter", "In winter"], ["de", None])
+    (feed,) = maker.texts(tokenizer, languages, ["Im Winter", "In winter"], ["de", None])
     assert (feed["langs"][0] == (tokenizer.lang2id or {})["de"]).all()
-    with pytest.raises(InputError, match="Unknown language 'xx' of the text 'Im Winter'"):
-        maker.texts(tokenizer, ["Im Winter"], ["xx"])
-    everything = maker.sentences(tokenizer)
+    assert (feed["langs"][1] == NO_LANG).all()
+    with pytest.raises(InputError, match="Unknown lang 'xx'"):
+        maker.texts(tokenizer, languages, ["Im Winter"], ["xx"])
+    everything, without_langs = maker.sentences(tokenizer)
     assert everything.name == f"{len(SENTENCES)} sentences"
-    assert len(everything.inputs["input_ids"]) == len(SENTENCES)
+    assert set(np.unique(everything.inputs["langs"])) == {NO_LANG, *range(bundle.config.n_langs)}
+    assert (without_langs.inputs["langs"] == NO_LANG).all()
+    assert len(everything.inputs["input_ids"]) == len(without_langs.inputs["input_ids"]) == len(SENTENCES)
 
 
 def test_seeds() -> None:

@@ -44,10 +44,10 @@ def alone(reference: Reference, case: dict[str, Any], **lengths: int) -> tuple[s
     """All answers of a question, best first, and its null logit."""
     config = reference.config
     lang = case.get("lang")
-    lang_id = config.lang2id[lang] if lang and config.lang2id else config.lang_id
+    lang_id = config.lang2id[lang] if lang and config.lang2id else -1
     options = resolve_options(config.max_position_embeddings, **lengths)
     builder = WindowBuilder(reference.tokenizer, "first-sep")
-    windows = builder.windows(case["question"], case["context"], options, lang=lang, lang_id=lang_id or 0)
+    windows = builder.windows(case["question"], case["context"], options, lang=lang, lang_id=lang_id)
     outputs = []
     names = [item.name for item in reference.session.get_outputs()]
     known = {item.name for item in reference.session.get_inputs()}

@@ -75,7 +75,6 @@ def random_windows(rng: random.Random) -> list[Window]:
         ids=[9] * count,
         spans=np.array(spans, np.int64).reshape(-1, 2),
         answerable=np.array([rng.random() < 0.9 for _ in range(count)], dtype=bool),
-        lang_id=0,
     )
     question = rng.randint(1, 3)
     room, stride = rng.randint(2, 7), rng.randint(1, 3)
@@ -84,7 +83,7 @@ def random_windows(rng: random.Random) -> list[Window]:
         length = min(room, count - start)
         ids = [0, *[7] * question, 1, *[9] * length, 1]
         cls_index = rng.choice([0, question + 1, len(ids) - 1])
-        windows.append(Window(context, ids, question + 2, start, length, cls_index, 0))
+        windows.append(Window(context, ids, question + 2, start, length, cls_index, 0, 0))
         if start + length >= count:
             return windows
         start += min(stride, length)

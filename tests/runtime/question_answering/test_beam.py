@@ -104,8 +104,8 @@ def words(count: int, first: int = 3) -> Window:
     """One window over a context of `count` one-letter words."""
     text = "a " * count
     spans = np.array([(2 * i, 2 * i + 1) for i in range(count)], np.int64)
-    context = ContextTokens(text, [9] * count, spans, np.ones(count, dtype=bool), 0)
-    return Window(context, [0] * first + [9] * count + [1], first, 0, count, first - 1, 0)
+    context = ContextTokens(text, [9] * count, spans, np.ones(count, dtype=bool))
+    return Window(context, [0] * first + [9] * count + [1], first, 0, count, first - 1, 0, 0)
 
 
 def test_the_layout_is_ends_by_starts() -> None:
@@ -139,8 +139,8 @@ def test_answers_may_begin_at_the_last_word() -> None:
 def test_many_equal_characters_do_not_crowd_out_other_answers() -> None:
     """Thirty tokens on one character give many spans that are the same answer."""
     spans = np.array([(0, 1)] * 30 + [(2, 3)], np.int64)
-    context = ContextTokens("a b", [9] * 31, spans, np.ones(31, dtype=bool), 0)
-    window = Window(context, [0, 7, 1, *[9] * 31, 1], 3, 0, 31, 2, 0)
+    context = ContextTokens("a b", [9] * 31, spans, np.ones(31, dtype=bool))
+    window = Window(context, [0, 7, 1, *[9] * 31, 1], 3, 0, 31, 2, 0, 0)
     output = {name: np.array([0, 0, 0, *[5] * 30, -5, 0], np.float32) for name in ("start_logits", "end_logits")}
     decoding = decode_simple([window], [output], max_answer_len=30, count=3, with_null=False)
     assert {(span.start, span.end) for span in decoding.spans} == {(0, 1), (0, 3), (2, 3)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from xlm_export.families.family import ExportFamily
+from xlm_export.families.xlm.languages import fix_language
 from xlm_export.families.xlm.modeling import (
     XLMForMultipleChoice,
     XLMForQuestionAnswering,
@@ -43,4 +44,5 @@ XLM = ExportFamily(
     head_tensors=HEAD_TENSORS,
     write_tokenizer=write_tokenizer,
     fixed_positions=fixed_positions,
+    fix_language=fix_language,
 )

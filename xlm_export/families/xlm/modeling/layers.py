@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_export.families.layouts import PackedLayout
+from xlm_export.families.layouts import PackedLayout, take_rows
 from xlm_runtime.config import XLMConfig
 
 
@@ -51,6 +51,20 @@ class LayerNorm(nn.LayerNorm):
             total = total + term.float()
         weight, bias = self.weight.float(), self.bias.float()
         return functional.layer_norm(total, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class LanguageEmbeddings(nn.Embedding):
+    """A vector for each language, and zeros for -1: no language embedding is added, as where no `langs` are given.
+
+    The zeros are a row behind the table, which is where index -1 of ONNX's Gather points to.
+    """
+
+    def forward(self, langs: Tensor) -> Tensor:
+        """int64 (…) → (…, emb_dim)."""
+        table = torch.cat((self.weight, self.weight.new_zeros(1, self.embedding_dim)))
+        if not torch.compiler.is_exporting():  # torch's index must not be negative
+            langs = torch.where(langs == -1, self.num_embeddings, langs)
+        return take_rows(table, langs)
 
 
 class MultiHeadAttention(nn.Module):

@@ -12,7 +12,13 @@ from torch.nn import functional
 from xlm_export.families.layouts import PackedBatch, not_behind, take_rows
 from xlm_export.families.model import FamilyModel
 from xlm_export.families.past import PastKeyValues
-from xlm_export.families.xlm.modeling.layers import LayerNorm, MultiHeadAttention, TransformerFFN, attention_bias
+from xlm_export.families.xlm.modeling.layers import (
+    LanguageEmbeddings,
+    LayerNorm,
+    MultiHeadAttention,
+    TransformerFFN,
+    attention_bias,
+)
 from xlm_export.families.xlm.modeling.outputs import BaseModelOutput
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -78,7 +84,7 @@ class XLMModel(XLMPreTrainedModel):
         if config.sinusoidal_embeddings:
             self.position_embeddings.weight.requires_grad = False
         if config.uses_langs:
-            self.lang_embeddings = nn.Embedding(config.n_langs, dim)
+            self.lang_embeddings = LanguageEmbeddings(config.n_langs, dim)
         self.embeddings = nn.Embedding(config.vocab_size, dim, padding_idx=config.pad_token_id)
         self.layer_norm_emb = LayerNorm(dim, eps=config.layer_norm_eps)
         layers = range(config.n_layers)
@@ -111,7 +117,7 @@ class XLMModel(XLMPreTrainedModel):
             input_ids: (batch, sequence) int64; with a cache only the new tokens.
             attention_mask: (batch, past_sequence + sequence), nonzero for real tokens; by default made from
                 `lengths`.
-            langs: (batch, sequence) int64, each token's language; by default no language embedding is added, and
+            langs: (batch, sequence) int64, each token's language, -1 for no language embedding, which is the default;
                 models without language embeddings ignore it.
             token_type_ids: (batch, sequence) int64. They index the *word* embeddings: zeros are not the same as
                 absent.

@@ -1,0 +1,49 @@
+"""Bundles whose graphs read no `langs`, in optimum's classes under transformers' pipelines (`make test-peers`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Bundles, Exported
+from tests.tolerances import RUNTIME_FP32
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / "build" / "optimum" / "bin" / "python"
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.skipif(not PYTHON.is_file(), reason="`make optimum` makes optimum's environment"),
+]
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """Equal words, near numbers, in the same order."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            same(ours[key], value)
+    elif isinstance(theirs, list) and theirs and isinstance(theirs[0], dict):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            same(one, other)
+    elif isinstance(theirs, (float, list)):
+        np.testing.assert_allclose(ours, theirs, rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction", "token-classification", "fill-mask"])
+def test_optimum_answers_as_torch(bundles: Bundles, exported: Exported, task: str) -> None:
+    checkpoint = bundles(task).parent / "checkpoints" / task
+    folder = exported(checkpoint, langs="none", full_logits=task == "fill-mask")
+    command = [str(PYTHON), "-m", "tests.peers.optimum_answers", task, str(checkpoint), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs, ours = json.loads(done.stdout.splitlines()[-1])
+    same(ours, theirs)
