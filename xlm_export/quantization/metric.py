@@ -44,12 +44,12 @@ def check_data(task: str, path: Path) -> list[dict[str, Any]]:
         return []
     key = METRICS[task][1]
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"Line {number} of '{path}' is not JSON ({error}).") from error
         if not isinstance(row, dict) or (key and key not in row):
             raise InputError(
@@ -66,11 +66,12 @@ def measure(task: str, folder: Path, precision: str, provider: str, path: Path, 
     """The metric of one of a bundle's graphs; more is better."""
     answer: Any = pipeline(task, folder, provider, precision=precision)
     if task == "question-answering":
-        options = resolve_options(answer.model.config.max_position_embeddings)
+        positions, longest = answer.model.config.max_position_embeddings, answer.model.longest_row()
+        options = resolve_options(positions, longest_row=longest)
         figures = evaluate(answer, read_squad(path), options).figures
         return float(figures["f1"])
     key = METRICS[task][1]
-    asked = [{name: value for name, value in row.items() if name != key} for row in rows]
+    asked = [{name: value for name, value in row.items() if name in answer.input_keys} for row in rows]
     if task == "text-generation":
         scores = answer.score(asked)
         tokens = sum(len(score["token_log_probs"]) for score in scores)

@@ -52,6 +52,16 @@ def test_windows_hold_the_question_and_a_part_of_the_context(tokenizer: XLMToken
     assert windows[-1].offset + windows[-1].count == len(context)
 
 
+def test_line_ends_of_a_context_are_spaces(bundles: Bundles) -> None:
+    spaced = WindowBuilder(XLMTokenizer.from_pretrained(bundles("question-answering"), whitespace="space"), "first")
+    plain, broken = (
+        spaced.windows(QUESTION, context, OPTIONS, lang="en", lang_id=1)
+        for context in (CONTEXT, CONTEXT.replace(" ", "\n"))
+    )
+    assert [window.input_ids for window in broken] == [window.input_ids for window in plain]
+    np.testing.assert_array_equal(broken[0].context.spans, plain[0].context.spans)
+
+
 def test_ranges_cover_the_context() -> None:
     rng = random.Random(5)
     for _ in range(300):
