@@ -11,6 +11,7 @@ from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.model.batching import answer_groups
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, is_column, read_mapping
+from xlm_runtime.pipelines.on_error import FailedItem, try_each
 from xlm_runtime.question_answering.answers import Answer, shape_answer
 from xlm_runtime.question_answering.beam import Decoding, decode_beam, decode_simple
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs, window_langs
@@ -132,10 +133,11 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         Windows of different questions share batches by length; a context that comes again is tokenised once.
 
         Raises:
-            InputError: a question without words, an unknown language.
+            InputError: a question without words, an unknown language; the error numbers the question.
         """
+        rows = try_each(questions, lambda question: self._question_windows(question, options), "raise")
         return answer_groups(
-            (self._question_windows(question, options) for question in questions),
+            (group for group in rows if not isinstance(group, FailedItem)),
             lambda batch: self.forward(batch, options),
             lambda rows, outputs: self._decodings(rows, outputs, options, count),
             self.batching,

@@ -151,6 +151,8 @@ def test_languages_of_question_and_context(builder: WindowBuilder) -> None:
 def test_defaults_suit_the_model() -> None:
     options = resolve_options(512)
     assert (options.max_seq_len, options.doc_stride, options.max_question_len) == (384, 128, 64)
+    assert resolve_options(512, longest_row=100).max_seq_len == 100  # the tokenizer's model_max_length
+    assert resolve_options(512, longest_row=100, max_seq_len=200).max_seq_len == 200
     for positions in range(8, 600):
         options = resolve_options(positions)
         assert options.doc_stride < options.max_seq_len - options.max_question_len - 3
