@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError, XLMError
     from xlm_runtime.generation import GenerationOptions
     from xlm_runtime.pipelines import pipeline
+    from xlm_runtime.pipelines.on_error import FailedItem
     from xlm_runtime.sessions import GpuOptions
     from xlm_runtime.tokenization import XLMTokenizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "EngineError",
+    "FailedItem",
     "GenerationOptions",
     "GpuOptions",
     "InputError",
@@ -28,6 +30,7 @@ __all__ = [
 
 _MODULES = {
     "Bundle": "bundle",
+    "FailedItem": "pipelines.on_error",
     "GenerationOptions": "generation",
     "GpuOptions": "sessions",
     "XLMConfig": "config",

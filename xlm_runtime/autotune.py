@@ -16,7 +16,7 @@ from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.bundle.timings import LeftOut, Record, Timing, replace_record
 from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError
 from xlm_runtime.generation.decoder import CachedDecoder, Prompt
-from xlm_runtime.machine import available_cpus, this_machine, visible_gpu
+from xlm_runtime.machine import available_cpus, check_threads, this_machine, visible_gpu
 from xlm_runtime.model.model import BundleModel, TokenSequence
 from xlm_runtime.model.opening import check_graph, open_model
 from xlm_runtime.providers import PROVIDERS, Provider, is_installed, provider_packages
@@ -102,11 +102,10 @@ def measure(
         seconds: for the rounds of all graphs together, by default 12; opening them and first calls come on top.
 
     Raises:
-        InputError: no positive number of threads, or nothing could be measured: no provider is installed.
+        InputError: no sensible number of threads, or nothing could be measured: no provider is installed.
         BundleError: a damaged bundle.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; expected a positive number.")
+    check_threads(threads)
     bundle = Bundle.load(folder)
     threads = available_cpus() if threads is None else threads
     gpu = visible_gpu()

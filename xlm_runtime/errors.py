@@ -8,7 +8,21 @@ class XLMError(Exception):
 
 
 class InputError(XLMError, ValueError):
-    """A text, option or language that cannot be used. The message names the value and what was expected."""
+    """A text, option or language that cannot be used. The message names the value and what was expected.
+
+    Args:
+        message: what is wrong.
+        item: which of many inputs it is about, counted from 1; None where it is about all, or there is only one.
+
+    Attributes:
+        message: without the item.
+        item: as given.
+    """
+
+    def __init__(self, message: str, item: int | None = None) -> None:
+        super().__init__(message if item is None else f"item {item}: {message}")
+        self.message = message
+        self.item = item
 
 
 class BundleError(XLMError, ValueError):

@@ -42,13 +42,13 @@ class Family:
         return self.prefix + head
 
     def read_tokenizer(self, folder: str | Path) -> XLMTokenizer:
-        """The tokenizer of a checkpoint or bundle.
+        """The tokenizer of a checkpoint or bundle, to which line ends and tabs are spaces.
 
         Raises:
             BundleError: files that are missing or not what they should be.
         """
         module, _, name = self.tokenizer.partition(":")
-        tokenizer: XLMTokenizer = getattr(import_module(module), name).from_pretrained(folder)
+        tokenizer: XLMTokenizer = getattr(import_module(module), name).from_pretrained(folder, whitespace="space")
         return tokenizer
 
     def prompt_start_id(self, tokenizer: XLMTokenizer) -> int | None:

@@ -12,6 +12,9 @@ from typing import Any
 
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
+# more than any machine has CPUs, fewer than any refuses to start
+_MOST_THREADS = 1024
+
 
 def available_cpus(processes: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs of the affinity mask, fewer where a control group's quota (version 1 or 2) allows less time; at least 1.
@@ -24,6 +27,16 @@ def available_cpus(processes: Path = Path("/proc/self/cgroup"), groups: Path = P
     quota = _cgroup_quota(processes, groups)
     # a quota of 2.5 CPUs keeps three threads busy most of the time, and two never use it up
     return max(1, min(allowed, math.ceil(quota)) if quota is not None else allowed)
+
+
+def check_threads(threads: int | None) -> None:
+    """Whether it is a number of threads that engines can start, or None for as many as there are CPUs.
+
+    Raises:
+        InputError: it is not.
+    """
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"threads is {threads}; expected a positive number, at most {_MOST_THREADS:,}.")
 
 
 def _cgroup_quota(processes: Path, groups: Path) -> float | None:

@@ -97,6 +97,10 @@ def test_token_classification(bundles: Bundles) -> None:
         same(ours(text), pipe(text), ("entity", "index", "word"))
         other = pipe(text, aggregation_strategy="simple")
         same(ours(text, aggregation_strategy="simple"), other, ("entity_group", "word"))
+        for ignored in ([], ["O", "B-PER", "LOC"]):
+            options = {"ignore_labels": ignored, "aggregation_strategy": "simple"}
+            same(ours(text, **options), pipe(text, **options), ("entity_group", "word"))
+            same(ours(text, ignore_labels=ignored), pipe(text, ignore_labels=ignored), ("entity", "index", "word"))
 
 
 def test_multiple_choice(bundles: Bundles) -> None:

@@ -45,12 +45,12 @@ def check_data(task: str, path: Path) -> list[dict[str, Any]]:
         return []
     key = METRICS[task][1]
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"Line {number} of '{path}' is not JSON ({error}).") from error
         if not isinstance(row, dict) or (key and key not in row):
             raise InputError(
@@ -76,14 +76,14 @@ def score(answer: Any, task: str, path: Path, rows: list[dict[str, Any]], *, wit
         with_languages: give the pipeline the languages that the data names.
     """
     if task == "question-answering":
-        options = resolve_options(answer.model.config.max_position_embeddings)
+        positions, longest = answer.model.config.max_position_embeddings, answer.model.longest_row()
         data = read_squad(path)
         if not with_languages:
             data = replace(data, lang=None, question_lang=None)
-        return float(evaluate(answer, data, options).figures["f1"])
+        return float(evaluate(answer, data, resolve_options(positions, longest_row=longest)).figures["f1"])
     key = METRICS[task][1]
-    left_out = (key,) if with_languages else (key, "lang")
-    asked = [{name: value for name, value in row.items() if name not in left_out} for row in rows]
+    keys = [name for name in answer.input_keys if with_languages or name != "lang"]
+    asked = [{name: value for name, value in row.items() if name in keys} for row in rows]
     if task == "text-generation":
         scores = answer.score(asked)
         tokens = sum(len(score["token_log_probs"]) for score in scores)

@@ -24,7 +24,7 @@ def read_texts(path: str | Path) -> list[Text]:
         InputError: no such file, not UTF-8, or no text in it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise InputError(f"File '{path}' not found; give a file with one text a line.") from error
     except UnicodeDecodeError as error:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output_dir or f"{stem}-predictions")
     folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is found before hours of answering
     qa = open_pipeline("question-answering", args)
-    options = resolve_options(qa.model.config.max_position_embeddings, **read_window_options(args))
+    positions, longest = qa.model.config.max_position_embeddings, qa.model.longest_row()
+    options = resolve_options(positions, longest_row=longest, **read_window_options(args))
     began = time.perf_counter()
     with progress_bar(len(data.examples)) as progress:
         result = evaluate(

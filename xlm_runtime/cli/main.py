@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from xlm_runtime.cli import autotune, evaluate, info, tasks
+from xlm_runtime.cli import autotune, evaluate, info, inputs, tasks
 from xlm_runtime.errors import XLMError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -18,13 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors take one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # answers are in every language, whatever the locale
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    elif sys.stdout is None:
+        print("xlm-runtime: error: Standard output is closed; there is nowhere to print answers.", file=sys.stderr)
+        return EXIT_ERROR
     parser = build_parser()
-    args, rest = parser.parse_known_args(arguments)
+    args, rest = parser.parse_known_args(inputs.mark_literals(sys.argv[1:] if arguments is None else arguments))
     # argparse of Python < 3.13 takes no texts behind an option once it has found none before it
     if rest and (not hasattr(args, "texts") or any(word.startswith("-") and word != "-" for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest).replace(inputs.LITERAL, '')}")
     if rest:
         args.texts += rest
+    inputs.unmark_literals(args)
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
 
@@ -13,7 +14,12 @@ from xlm_runtime.question_answering.options import QuestionAnsweringOptions, res
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command for single questions."""
     parser.add_argument("--question", action="append", metavar="TEXT", help="a question; repeat it for more")
-    parser.add_argument("--context", metavar="TEXT", help="what all questions without a context of their own are about")
+    parser.add_argument(
+        "--context",
+        type=text_option,
+        metavar="TEXT",
+        help="what all questions without a context of their own are about",
+    )
     parser.add_argument("--top-k", type=int, default=1, metavar="N", help="answers for each question (default: 1)")
     parser.add_argument("--stride-check", type=int, metavar="N", help="also answer with this doc_stride, and compare")
     add_window_options(parser)
@@ -51,6 +57,7 @@ def read_options(args: argparse.Namespace) -> Callable[[BundleModel], QuestionAn
     """What `add_options` added, as the pipeline's options for an opened model."""
     return lambda model: resolve_options(
         model.config.max_position_embeddings,
+        longest_row=model.longest_row(),
         context=args.context,
         top_k=args.top_k,
         stride_check=args.stride_check,

@@ -11,6 +11,9 @@ import numpy as np
 
 Rows = list[list[str]]
 
+# the keys of an input that its title shows
+_TITLE = ("id", "text", "words", "text_pair", "prompt", "question")
+
 
 def terminal_width() -> int:
     """Columns of the terminal, 80 where there is none, and not more than 120."""
@@ -19,25 +22,30 @@ def terminal_width() -> int:
 
 def display_width(text: str) -> int:
     """Columns that a text takes: two for wide East Asian characters, none for combining marks."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
+    return sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def shorten(text: str, width: int) -> str:
-    """The text on one line, cut to `width` columns with an ellipsis."""
+    """The text on one line, cut to `width` columns with an ellipsis. What lies beyond is not measured."""
     text = " ".join(text.split())
-    if display_width(text) <= width:
-        return text
-    while text and display_width(text) > width - 1:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    columns = kept = 0
+    for place, char in enumerate(text, start=1):
+        columns += _columns(char)
+        if columns < width:
+            kept = place
+        elif columns > width:
+            return text[:kept].rstrip() + "…"
+    return text
 
 
 def block(title: Any, rows: Rows, width: int) -> list[str]:
     """An input and, indented, its answer's rows in columns; the last column is cut to `width`."""
     if isinstance(title, Mapping):
-        title = " | ".join(str(title[key]) for key in ("text", "text_pair", "prompt", "question") if title.get(key))
+        title = " | ".join(_plain(title[key]) for key in _TITLE if title.get(key) not in (None, ""))
     lines = [shorten(str(title), width)]
     if not rows:
         return [*lines, "  (none)"]
@@ -47,6 +55,10 @@ def block(title: Any, rows: Rows, width: int) -> list[str]:
         start = "  " + "".join(cell + "  " for cell in cells)
         lines.append(start + shorten(row[-1], max(8, width - display_width(start))))
     return lines
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def vector_rows(answer: Any) -> Rows:

@@ -7,20 +7,23 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_runtime.cli import question_answering, tables, text_generation
+from xlm_runtime.cli import inputs, question_answering, tables, text_generation
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
-from xlm_runtime.errors import InputError, XLMError
+from xlm_runtime.errors import InputError
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.base import Pipeline
 from xlm_runtime.pipelines.feature_extraction import POOLINGS, FeatureExtractionOptions
 from xlm_runtime.pipelines.fill_mask import FillMaskOptions
 from xlm_runtime.pipelines.multiple_choice import MultipleChoiceOptions
+from xlm_runtime.pipelines.on_error import ON_ERROR, FailedItem, try_each
 from xlm_runtime.pipelines.text_classification import FUNCTIONS, TextClassificationOptions
 from xlm_runtime.pipelines.token_classification import AGGREGATIONS, TokenClassificationOptions
 from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationOptions, split_labels
+
+EXIT_SOME_FAILED = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Command:
         texts: finds further texts among the options.
         truncates: whether texts can be cut.
         answering: the pipeline, or another one that it holds, see `text_generation`.
-        stream: prints texts as they appear; None where there is nothing to stream.
+        stream: prints the text for one input as it appears; None where there is nothing to stream.
     """
 
     help: str
@@ -45,7 +48,7 @@ class Command:
     texts: Callable[[argparse.Namespace], list[str]] = lambda args: []
     truncates: bool = True
     answering: Callable[[Any, argparse.Namespace], Pipeline[Any, Any, Any, Any]] = lambda pipe, args: pipe
-    stream: Callable[[Any, Iterable[Any], str | None, Any], None] | None = None
+    stream: Callable[[Any, Any, str | None, Any], None] | None = None
 
 
 def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -59,13 +62,23 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
             metavar="TEXT",
             nargs="*",
             help="texts; - (or nothing, behind a pipe) reads lines: plain text, or JSON objects with the keys of the "
-            "pipeline's inputs, such as text, text_pair and lang",
+            "pipeline's inputs, such as text, text_pair and lang; other keys, such as id, come back with the answer",
         )
         command.add(parser)
         parser.add_argument("--lang", help="language of the texts; by default the model's own")
         if command.truncates:
             parser.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
+            parser.add_argument(
+                "--max-length", type=int, metavar="N", help="most tokens of a row (default: the model's)"
+            )
         parser.add_argument("--json", action="store_true", help="print one JSON value a line instead of a table")
+        parser.add_argument(
+            "--on-error",
+            choices=ON_ERROR,
+            default="raise",
+            help="at a text that cannot be used: end; leave it out; or print the error in the answer's place. "
+            f"The last two go on, and exit with {EXIT_SOME_FAILED} (default: raise)",
+        )
         add_provider_options(parser)
         parser.add_argument(
             "--unbuffered", action="store_true", help="answer each line before the next is read, instead of in batches"
@@ -73,78 +86,90 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer the texts, or the lines of standard input, and print each answer as it is there."""
+    """Answer the texts, or the lines of standard input, and print each answer as it is there.
+
+    Returns:
+        The exit code: 0, or `EXIT_SOME_FAILED`.
+    """
     command = COMMANDS[args.task]
     args.texts += command.texts(args)
-    from_stdin = args.texts == ["-"] or (not args.texts and not sys.stdin.isatty())
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()
+    from_stdin = args.texts == ["-"] or not (args.texts or on_terminal)
     if not args.texts and not from_stdin:
         raise InputError("No text was given; write it behind the bundle, or - to read lines from standard input.")
+    if from_stdin and sys.stdin is None:
+        raise InputError("Standard input is closed; write texts behind the bundle, or give lines through a pipe.")
     options_of = command.options(args)
     pipe = open_pipeline(args.task, args)
-    options = options_of(pipe.model)
-    inputs: Iterable[Any] = _read_lines(sys.stdin.buffer) if from_stdin else args.texts
-    shown: deque[Any] = deque()
-    count = 0
+    options, answering = options_of(pipe.model), command.answering(pipe, args)
+    if args.unbuffered or on_terminal:
+        answering.batching = replace(answering.batching, window_rows=1)
+    items = inputs.from_lines(answering.input_keys) if from_stdin else inputs.from_arguments(args.texts)
+    taken: deque[inputs.Item] = deque()
+    # a printed line needs its input, so that those left out have answers, too
+    on_error = "raise" if args.on_error == "raise" else "return"
+    failed, first = 0, None
+    answers: Any
     try:
         if command.stream is not None and args.stream:
-            command.stream(pipe, inputs, args.lang, options)
-            return 0
-        answering = command.answering(pipe, args)
-        one_by_one = args.unbuffered or sys.stdin.isatty()
-        for answer in _answers(answering, _noting(inputs, shown), args.lang, options, one_by_one):
-            text = shown.popleft()
-            if args.json:
-                print(json.dumps(answer, ensure_ascii=False, default=_plain))
-            else:
-                lines = tables.block(text, command.rows(answer), tables.terminal_width())
-                print("\n".join(lines))
+            answers = _stream(command.stream, pipe, _noting(items, taken), args.lang, options, on_error)
+        else:
+            answers = answering.answer(_noting(items, taken), lang=args.lang, on_error=on_error, options=options)
+        for answer in answers:
+            item = taken.popleft()
+            if isinstance(answer, FailedItem):
+                failed, first = failed + 1, first or answer
+            if answer is not None and not (args.on_error == "skip" and isinstance(answer, FailedItem)):
+                print(_as_json(item, answer) if args.json else _as_table(command, item, answer))
             if args.unbuffered:
                 sys.stdout.flush()
-            count += 1
-    except XLMError as error:
-        if from_stdin:
-            raise InputError(f"line {count + 1}: {error}") from error
-        raise
-    return 0
+    except InputError as error:
+        if error.item is None:
+            raise
+        where = f"line {error.item}: " if from_stdin else f"text {error.item}: " if len(args.texts) > 1 else ""
+        raise InputError(where + error.message) from error
+    if first is None:
+        return 0
+    if args.on_error == "skip":
+        where = f"{'line' if from_stdin else 'text'} {first.item}: {first.message}"
+        print(f"xlm-runtime: {failed} left out, the first is {where}", file=sys.stderr)
+    return EXIT_SOME_FAILED
 
 
-def _answers(
-    answering: Pipeline[Any, Any, Any, Any], inputs: Iterator[Any], lang: str | None, options: Any, one_by_one: bool
-) -> Iterator[Any]:
-    if one_by_one:
-        for item in inputs:
-            yield answering.answer(item, lang=lang, options=options)
-    else:
-        yield from answering.answer(inputs, lang=lang, options=options)
+def _stream(
+    show: Callable[[Any, Any, str | None, Any], None],
+    pipe: Any,
+    given: Iterable[Any],
+    lang: str | None,
+    options: Any,
+    on_error: str,
+) -> Iterator[FailedItem | None]:
+    """Print the text for each input; gives what could not be used."""
+
+    def show_one(item: Any) -> None:
+        if isinstance(item, InputError):
+            raise item
+        show(pipe, item, lang, options)
+
+    return try_each(given, show_one, on_error)
 
 
-def _noting(inputs: Iterable[Any], shown: deque[Any]) -> Iterator[Any]:
-    """The inputs; what the table shows of each is put into `shown`."""
-    for item in inputs:
-        shown.append(item)
-        yield item
+def _noting(items: Iterable[inputs.Item], taken: deque[inputs.Item]) -> Iterator[Any]:
+    """What the pipeline is asked; each item is put into `taken`, for when its answer is there."""
+    for item in items:
+        taken.append(item)
+        yield item.given
 
 
-def _read_lines(stream: Any) -> Iterator[Any]:
-    """Lines as text, or as objects where they begin with a brace.
+def _as_json(item: inputs.Item, answer: Any) -> str:
+    failed = isinstance(answer, FailedItem)
+    value = {**item.extra, **answer.to_dict()} if failed else item.with_extra(answer)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
 
-    Raises:
-        InputError: a line that is not UTF-8, or begins as an object and is none.
-    """
-    for raw in stream:
-        try:
-            line = raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8 ({error.reason} at byte {error.start}).") from error
-        if not line.lstrip().startswith("{"):
-            yield line
-            continue
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"not a JSON object: {error}. (A line that begins with a brace is read as JSON.)"
-            ) from error
+
+def _as_table(command: Command, item: inputs.Item, answer: Any) -> str:
+    rows = [["error", answer.message]] if isinstance(answer, FailedItem) else command.rows(answer)
+    return "\n".join(tables.block(item.shown, rows, tables.terminal_width()))
 
 
 def _plain(value: Any) -> Any:
@@ -166,11 +191,14 @@ def _fixed(options: Any) -> Callable[[BundleModel], Any]:
 def _add_feature_extraction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pooling", choices=POOLINGS, default="none", help="one vector a text: of all tokens or one")
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
+    _add_stride(parser)
 
 
 def _add_fill_mask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="tokens for each mask (default: 5)")
-    parser.add_argument("--target", action="append", metavar="WORD", help="choose among these; can be repeated")
+    parser.add_argument(
+        "--target", type=inputs.text_option, action="append", metavar="WORD", help="choose among these; can be repeated"
+    )
 
 
 def _add_text_classification(parser: argparse.ArgumentParser) -> None:
@@ -179,30 +207,50 @@ def _add_text_classification(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_zero_shot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--labels", required=True, metavar="A,B", help="candidate labels, commas between them")
-    parser.add_argument("--hypothesis-template", default="This example is {}.", metavar="SENTENCE")
+    parser.add_argument(
+        "--labels", type=inputs.text_option, required=True, metavar="A,B", help="candidate labels, commas between them"
+    )
+    parser.add_argument(
+        "--hypothesis-template", type=inputs.text_option, default="This example is {}.", metavar="SENTENCE"
+    )
     parser.add_argument("--multi-label", action="store_true", help="score each label by itself")
 
 
 def _add_multiple_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--choice", action="append", metavar="TEXT", help="a choice; repeat it for each")
+    parser.add_argument(
+        "--choice", type=inputs.text_option, action="append", metavar="TEXT", help="a choice; repeat it for each"
+    )
 
 
 def _add_token_classification(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aggregation-strategy", choices=AGGREGATIONS, default="none", help="join tokens to groups")
+    parser.add_argument(
+        "--ignore-labels", metavar="A,B", default="O", help="labels that are left out, '' for none (default: O)"
+    )
+    _add_stride(parser)
+
+
+def _add_stride(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="read texts that are too long in windows, which share so many tokens"
+    )
 
 
 COMMANDS = {
     "feature-extraction": Command(
         "vectors of texts",
         _add_feature_extraction,
-        lambda args: _fixed(FeatureExtractionOptions(args.pooling, args.normalize, args.truncation)),
+        lambda args: _fixed(
+            FeatureExtractionOptions(args.pooling, args.normalize, args.truncation, args.max_length, args.stride)
+        ),
         tables.vector_rows,
     ),
     "fill-mask": Command(
         "words for the masks in texts, written <mask>",
         _add_fill_mask,
-        lambda args: _fixed(FillMaskOptions(args.top_k, tuple(args.target) if args.target else None, args.truncation)),
+        lambda args: _fixed(
+            FillMaskOptions(args.top_k, tuple(args.target) if args.target else None, args.truncation, args.max_length)
+        ),
         tables.mask_rows,
     ),
     "text-generation": Command(
@@ -217,7 +265,9 @@ COMMANDS = {
     "text-classification": Command(
         "labels of texts, or of pairs of texts given as JSON",
         _add_text_classification,
-        lambda args: _fixed(TextClassificationOptions(args.top_k, args.function_to_apply, args.truncation)),
+        lambda args: _fixed(
+            TextClassificationOptions(args.top_k, args.function_to_apply, args.truncation, args.max_length)
+        ),
         tables.label_rows,
     ),
     "zero-shot-classification": Command(
@@ -225,7 +275,11 @@ COMMANDS = {
         _add_zero_shot,
         lambda args: _fixed(
             ZeroShotClassificationOptions(
-                split_labels(args.labels), args.hypothesis_template, args.multi_label, args.truncation
+                split_labels(args.labels),
+                args.hypothesis_template,
+                args.multi_label,
+                args.truncation,
+                args.max_length,
             )
         ),
         tables.ranking_rows,
@@ -233,13 +287,21 @@ COMMANDS = {
     "multiple-choice": Command(
         "which of several choices fits a prompt",
         _add_multiple_choice,
-        lambda args: _fixed(MultipleChoiceOptions(args.choice, args.truncation)),
+        lambda args: _fixed(MultipleChoiceOptions(args.choice, args.truncation, args.max_length)),
         tables.choice_rows,
     ),
     "token-classification": Command(
         "labelled tokens, such as names",
         _add_token_classification,
-        lambda args: _fixed(TokenClassificationOptions(args.aggregation_strategy, truncation=args.truncation)),
+        lambda args: _fixed(
+            TokenClassificationOptions(
+                args.aggregation_strategy,
+                split_labels(args.ignore_labels),
+                args.truncation,
+                args.max_length,
+                args.stride,
+            )
+        ),
         tables.entity_rows,
     ),
     "question-answering": Command(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from typing import Any
 
+from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.errors import InputError
 from xlm_runtime.generation import GenerationOptions
 from xlm_runtime.pipelines.text_generation import TextGenerationOptions
@@ -38,8 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
     parser.add_argument("--early-stopping", choices=_EARLY, help="with --num-beams: when to end (default: no)")
-    parser.add_argument("--bad-words", action="append", metavar="TEXT", help="never generated; can be repeated")
-    parser.add_argument("--stop", action="append", metavar="TEXT", help="the text ends before it; can be repeated")
+    for name, text in (("--bad-words", "never generated"), ("--stop", "the text ends before it")):
+        parser.add_argument(name, type=text_option, action="append", metavar="TEXT", help=f"{text}; can be repeated")
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of a text")
     parser.add_argument("--prompt-start", metavar="TOKEN", help="token before the prompt (default: </s>), '' for none")
     parser.add_argument(
@@ -88,10 +88,9 @@ def answer_rows(answer: Any) -> Rows:
     return [[*score, result["ending"], result["generated_text"]] for score, result in zip(scores, results, strict=True)]
 
 
-def stream(pipe: Any, inputs: Iterable[Any], lang: str | None, options: TextGenerationOptions) -> None:
-    """Print what follows each prompt, piece by piece, and a line's end behind it."""
-    for item in inputs:
-        for piece in pipe.stream(item, options.generation, lang=lang, prompt_start=options.prompt_start):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        print(flush=True)
+def stream(pipe: Any, item: Any, lang: str | None, options: TextGenerationOptions) -> None:
+    """Print what follows a prompt, piece by piece, and a line's end behind it."""
+    for piece in pipe.stream(item, options.generation, lang=lang, prompt_start=options.prompt_start):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print(flush=True)

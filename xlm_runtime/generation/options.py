@@ -9,6 +9,10 @@ from xlm_runtime.errors import InputError
 EARLY_STOPPING = (True, False, "never")
 
 
+# each beam and each sequence is a row of the batch, with a cache of its own
+_MOST_ROWS = 4096
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
     """How text is generated. Names and meanings are Hugging Face's where it has the option.
@@ -66,10 +70,14 @@ class GenerationOptions:
             ("num_beams", 1),
             ("num_return_sequences", 1),
             ("no_repeat_ngram_size", 0),
+            ("seed", 0),
         ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise InputError(f"{name} is {value!r}; expected a whole number, {least} or more.")
+        for name in ("num_beams", "num_return_sequences"):
+            if getattr(self, name) > _MOST_ROWS:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at most {_MOST_ROWS:,}.")
         for name in ("temperature", "repetition_penalty"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -19,11 +20,15 @@ from xlm_runtime.tokenization import XLMTokenizer
 
 @dataclass(frozen=True)
 class TextItem:
-    """One text, or a pair of texts, and the language it is in."""
+    """One text, or a pair of texts, and the language it is in.
+
+    `words` are those of a text that comes split into them; the text is then they with spaces between.
+    """
 
     text: str
     text_pair: str | None = None
     lang: str | None = None
+    words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class TokenSequence:
     """A text, or a pair of texts, as the model reads it.
 
     `spans` (start, end) and `word_ids` are there when they were asked for: for each token its characters in the text
-    and the number of its word, None for the special tokens around the text.
+    and the number of its word, None for the special tokens around the text. `words` are those that the text came as.
+    `kept` is there in windows of a longer text, see `windows.encode_windows`.
     """
 
     text: str
@@ -40,6 +46,8 @@ class TokenSequence:
     lang_id: int
     spans: list[tuple[int, int]] | None = None
     word_ids: list[int | None] | None = None
+    words: tuple[str, ...] | None = None
+    kept: slice | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -85,38 +93,96 @@ class BundleModel:
         self._weights_check = weights_check
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
 
-    def encode(self, item: TextItem, *, truncation: bool | str = False, return_offsets: bool = False) -> TokenSequence:
-        """Tokenize a text or pair, with special tokens around it.
+    def longest_row(self, max_length: int | None = None) -> int:
+        """Most tokens of a row, special ones included.
 
         Args:
-            truncation: what to do with more tokens than the model has positions: False refuses them, True cuts the
-                longest text first, "only_first" cuts the first text of a pair alone.
+            max_length: as asked for; by default the tokenizer's `model_max_length`, or the model's positions where
+                these are fewer.
+
+        Raises:
+            InputError: no number of tokens that the model has positions for.
+        """
+        positions = self.config.max_position_embeddings
+        if max_length is None:
+            limit = self.tokenizer.model_max_length
+            return min(limit, positions) if limit > 0 else positions
+        if not isinstance(max_length, int) or isinstance(max_length, bool) or not 3 <= max_length <= positions:
+            raise InputError(f"max_length is {max_length!r}; expected a number from 3 to {positions}, the positions.")
+        return max_length
+
+    def encode(
+        self,
+        item: TextItem,
+        *,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        return_offsets: bool = False,
+    ) -> TokenSequence:
+        """Tokenize a text or pair, with special tokens around it, to a row that the model can read.
+
+        Args:
+            truncation: what to do with more tokens than `longest_row`: False refuses them, True cuts the longest text
+                first, "only_first" cuts the first text of a pair alone.
+            max_length: see `longest_row`.
             return_offsets: also return each token's characters and word.
 
         Raises:
             InputError: an empty text, an unknown language, or too many tokens.
         """
+        limit, positions = self.longest_row(max_length), self.config.max_position_embeddings
+        strategy = truncation if isinstance(truncation, str) else "longest_first"
+        row = self.tokenize(item, limit if truncation else None, strategy, return_offsets=return_offsets)
+        if len(row) > limit:
+            name = "the tokenizer's model_max_length" if max_length is None else "max_length"
+            found = f"the model has only {limit} positions" if limit == positions else f"{name} is {limit}"
+            raise InputError(
+                f"The text {_excerpt(item.text)} has {len(row)} tokens, special ones included, but {found}. Split it, "
+                "or cut it with truncation=True (--truncation). Token classification and feature extraction can read "
+                "it in windows, with stride (--stride)."
+            )
+        return row
+
+    def tokenize(
+        self,
+        item: TextItem,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        *,
+        return_offsets: bool = False,
+    ) -> TokenSequence:
+        """Tokenize a text or pair, with special tokens around it, however long it is.
+
+        Args:
+            max_length: tokens to cut to, None for all of them.
+            truncation: see `TextEncoder.row`.
+            return_offsets: also return each token's characters and word.
+
+        Raises:
+            InputError: an empty text, or an unknown language.
+        """
         for text in (item.text, item.text_pair):
             if text is not None and not text.strip():
                 raise InputError("The text is empty; give at least one word.")
         lang_id = self.languages.number(item.lang)
-        limit = self.config.max_position_embeddings
         row = self.tokenizer.encoder.row(
-            item.text,
+            item.text if item.words is None else item.words,
             item.text_pair,
             lang=item.lang,
-            max_length=limit if truncation else None,
-            truncation=truncation if isinstance(truncation, str) else "longest_first",
+            max_length=max_length,
+            truncation=truncation,
             return_offsets=return_offsets,
         )
         if len(row.ids) == self.tokenizer.vocabulary.num_special_tokens_to_add(item.text_pair is not None):
             raise InputError(f"The text {_excerpt(item.text)} has no words: nothing of it is left to tokenize.")
-        if len(row.ids) > limit:
-            raise InputError(
-                f"The text {_excerpt(item.text)} has {len(row.ids)} tokens, special ones included, but the model has "
-                f"only {limit} positions. Split it, or cut it with truncation=True (--truncation)."
-            )
-        return TokenSequence(item.text, item.text_pair, row.ids, lang_id, row.spans, row.words)
+        spans = row.spans
+        if item.words is not None and spans is not None:  # from places in words to places in the text
+            starts = [0, *accumulate(len(word) + 1 for word in item.words)]
+            spans = [
+                span if word is None else (span[0] + starts[word], span[1] + starts[word])
+                for span, word in zip(spans, row.words or [], strict=True)
+            ]
+        return TokenSequence(item.text, item.text_pair, row.ids, lang_id, spans, row.words, item.words)
 
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.batching import Sized, answer_groups
 from xlm_runtime.model.model import BundleModel, TextItem
+from xlm_runtime.pipelines.on_error import ON_ERROR, FailedItem, FailedRows, try_each
 
 O = TypeVar("O")  # noqa: E741  # the task's options
 R = TypeVar("R", bound=Sized)  # what the model reads
@@ -18,6 +19,8 @@ A = TypeVar("A")  # an answer
 Languages = str | Sequence[str | None] | None
 TextInput = str | Mapping[str, Any]
 TextInputs = TextInput | Iterable[TextInput]
+Answers: TypeAlias = A | FailedItem | list[A | FailedItem] | Iterator[A | FailedItem]
+"""Of one input, of a list, of a stream."""
 
 
 class Pipeline(ABC, Generic[O, R, T, A]):
@@ -27,9 +30,19 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         model: the opened bundle.
     """
 
+    input_keys: ClassVar[tuple[str, ...]] = ("text", "lang")
+    """What a dictionary among the inputs may hold."""
+
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.batching = model.batching
+
+    def check(self, lang: Languages, options: O) -> None:  # most tasks have nothing to add
+        """Refuse options that do not fit the model, before an input is read.
+
+        Raises:
+            InputError: they do not.
+        """
 
     @abstractmethod
     def preprocess(self, item: Any, lang: str | None, options: O) -> Sequence[R]:
@@ -47,38 +60,73 @@ class Pipeline(ABC, Generic[O, R, T, A]):
     def postprocess(self, rows: Sequence[R], outputs: Sequence[T], options: O) -> A:
         """The rows of one input, and what the model gave for each → its answer."""
 
-    def answer(self, inputs: Any, *, lang: Languages = None, options: O) -> A | list[A] | Iterator[A]:
+    def answer(self, inputs: Any, *, lang: Languages = None, on_error: str = "raise", options: O) -> Answers[A]:
         """Answer one input with one answer, a list or tuple with a list, any other iterable with a lazy iterator.
 
+        A column counts as a list: a pandas Series, an array of strings, whatever has a length and places. What comes
+        before an input that cannot be used is answered first.
+
         Args:
-            inputs: a string, a mapping, or many of them.
+            inputs: a string, a mapping, or many of them. An `InputError` among them stands for one that could not be
+                read.
             lang: a language for all, or one for each of many.
+            on_error: what becomes of an input that cannot be used: "raise" ends with its error; "return" gives a
+                `FailedItem` in the answer's place; "skip" leaves it out.
             options: the task's.
 
         Raises:
-            InputError: languages that do not match the inputs in number, or an input that cannot be used.
+            InputError: languages that do not match the inputs in number, options that do not fit the model, or an
+                input that cannot be used, which the error numbers.
         """
-        if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
+        check_choice("on_error", on_error, ON_ERROR)
+        self.check(lang, options)
+        as_list = is_column(inputs)
+        if not as_list and (isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable)):
             if lang is not None and not isinstance(lang, str):
                 raise InputError("One text was given with a list of languages; give lang as one string.")
-            return next(self._answers(iter([self.preprocess(inputs, lang, options)]), options))
-        if isinstance(inputs, (list, tuple)):
-            if lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
-                raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")
-            return list(self._answers(self._preprocess_all(inputs, lang, options), options))
-        return self._answers(self._preprocess_all(inputs, lang, options), options)
+            if on_error == "raise":
+                return next(self._answers(iter([self.preprocess(inputs, lang, options)]), options))
+            if on_error == "skip":
+                raise InputError("on_error='skip' leaves out some of many inputs, and one was given; use 'return'.")
+            return next(self._answers(self._rows([inputs], lang, on_error, options), options))
+        if as_list and lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
+            raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")
+        answers = self._answers(self._rows(inputs, lang, on_error, options), options)
+        if on_error == "skip":
+            answers = (answer for answer in answers if not isinstance(answer, FailedItem))
+        return list(answers) if as_list else answers
 
-    def _answers(self, groups: Iterator[Sequence[R]], options: O) -> Iterator[A]:
-        return answer_groups(
-            groups,
-            lambda batch: self.forward(batch, options),
-            lambda rows, outputs: self.postprocess(rows, outputs, options),
-            self.batching,
+    def _rows(
+        self, inputs: Iterable[Any], lang: Languages, on_error: str, options: O
+    ) -> Iterator[Sequence[R] | FailedRows]:
+        def preprocess(given: tuple[Any, str | None]) -> Sequence[R]:
+            item, language = given
+            if isinstance(item, InputError):
+                raise item
+            return self.preprocess(item, language, options)
+
+        for rows in try_each(with_languages(inputs, lang), preprocess, on_error):
+            yield FailedRows(rows) if isinstance(rows, FailedItem) else rows
+
+    def _answers(self, groups: Iterable[Sequence[R] | FailedRows], options: O) -> Iterator[A | FailedItem]:
+        def postprocess(rows: Sequence[R], outputs: Sequence[T]) -> A | FailedItem:
+            return rows.failure if isinstance(rows, FailedRows) else self.postprocess(rows, outputs, options)
+
+        return answer_groups(groups, lambda batch: self.forward(batch, options), postprocess, self.batching)
+
+
+def is_column(inputs: Any) -> bool:
+    """Whether inputs are a list, or alike: an array, a Series, a column, with a length and places.
+
+    Raises:
+        InputError: an array or table of more than one dimension.
+    """
+    if getattr(inputs, "ndim", 1) != 1:
+        raise InputError(
+            f"The inputs are a {type(inputs).__name__} of {inputs.ndim} dimensions; give one column, a list of texts."
         )
-
-    def _preprocess_all(self, inputs: Iterable[Any], lang: Languages, options: O) -> Iterator[Sequence[R]]:
-        for item, language in with_languages(inputs, lang):
-            yield self.preprocess(item, language, options)
+    places = all(hasattr(inputs, name) for name in ("__len__", "__getitem__"))
+    return places and not isinstance(inputs, (str, bytes, Mapping))
 
 
 def with_languages(inputs: Iterable[Any], lang: Languages) -> Iterator[tuple[Any, str | None]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xlm_runtime.model.model import TokenSequence
+from xlm_runtime.model.windows import check_stride, encode_windows, join_outputs
 from xlm_runtime.numerics import FloatArray
-from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_choice, read_text
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, TextInputs, check_choice, read_text
 
 POOLINGS = ("none", "mean", "first")
 
@@ -22,6 +23,8 @@ class FeatureExtractionOptions:
     pooling: str = "none"
     normalize: bool = False
     truncation: bool = False
+    max_length: int | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
@@ -38,7 +41,10 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions, TokenSequence
         pooling: str = "none",
         normalize: bool = False,
         truncation: bool = False,
-    ) -> FloatArray | list[FloatArray] | Iterator[FloatArray]:
+        max_length: int | None = None,
+        stride: int | None = None,
+        on_error: str = "raise",
+    ) -> Answers[FloatArray]:
         """Float32 vectors: one text → an array, a list → a list, another iterable → a lazy iterator, in order.
 
         Args:
@@ -47,15 +53,26 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions, TokenSequence
             pooling: "none" gives (sequence, emb_dim), special tokens included; "mean" of all tokens and "first"
                 token give (emb_dim,).
             normalize: scale each vector to length 1.
-            truncation: cut texts that are longer than the model's positions, instead of refusing them.
+            truncation: cut texts that are longer than `max_length`, instead of refusing them.
+            max_length: most tokens of a row; by default the tokenizer's `model_max_length`, or the model's positions.
+            stride: read longer texts in windows of `max_length` that share so many tokens. Each token has its vector
+                from the window that shows most on both sides of it.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: empty or too long texts, an unknown language or pooling.
         """
-        return self.answer(inputs, lang=lang, options=FeatureExtractionOptions(pooling, normalize, truncation))
+        options = FeatureExtractionOptions(pooling, normalize, truncation, max_length, stride)
+        return self.answer(inputs, lang=lang, on_error=on_error, options=options)
+
+    def check(self, lang: Languages, options: FeatureExtractionOptions) -> None:
+        check_stride(self.model, options.stride, options.truncation, options.max_length)
 
     def preprocess(self, item: Any, lang: str | None, options: FeatureExtractionOptions) -> list[TokenSequence]:
-        return [self.model.encode(read_text(item, lang), truncation=options.truncation)]
+        text = read_text(item, lang)
+        if options.stride is not None:
+            return encode_windows(self.model, text, stride=options.stride, max_length=options.max_length)
+        return [self.model.encode(text, truncation=options.truncation, max_length=options.max_length)]
 
     def forward(self, batch: list[TokenSequence], options: FeatureExtractionOptions) -> list[FloatArray]:
         hidden = self.model.run(batch)["last_hidden_state"]
@@ -64,7 +81,7 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions, TokenSequence
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: FeatureExtractionOptions
     ) -> FloatArray:
-        return _pool(outputs[0], options.pooling, options.normalize)
+        return _pool(join_outputs(rows, outputs), options.pooling, options.normalize)
 
 
 def _pool(hidden: FloatArray, pooling: str, normalize: bool) -> FloatArray:

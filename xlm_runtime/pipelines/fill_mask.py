@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -11,7 +11,7 @@ import numpy as np
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.model.model import BundleModel, TokenSequence
 from xlm_runtime.numerics import FloatArray, IntArray, softmax, top_k
-from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_top_k, read_text
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, TextInputs, check_top_k, read_text
 
 # sets of targets that are remembered; a call has one for each language
 _MOST_TARGETS = 64
@@ -37,6 +37,7 @@ class FillMaskOptions:
     top_k: int = 5
     targets: tuple[str, ...] | None = None
     truncation: bool = False
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         check_top_k(self.top_k)
@@ -75,7 +76,9 @@ class FillMaskPipeline(Pipeline[FillMaskOptions, MaskedSequence, FloatArray, Ans
         top_k: int = 5,
         targets: str | Sequence[str] | None = None,
         truncation: bool = False,
-    ) -> Answer | list[Answer] | Iterator[Answer]:
+        max_length: int | None = None,
+        on_error: str = "raise",
+    ) -> Answers[Answer]:
         """For each text the best tokens, the best first; for a text with several masks such a list for each mask.
 
         Masks are filled independently of each other. In answers to several masks "sequence" shows the others.
@@ -85,24 +88,25 @@ class FillMaskPipeline(Pipeline[FillMaskOptions, MaskedSequence, FloatArray, Ans
             lang: language of all texts, or a list with one for each.
             top_k: how many tokens for each mask.
             targets: choose among these tokens only; words that are one token, or tokens in the vocabulary's spelling.
-            truncation: cut texts that are longer than the model's positions, instead of refusing them.
+            truncation: cut texts that are longer than `max_length`, instead of refusing them.
+            max_length: most tokens of a row; by default the tokenizer's `model_max_length`, or the model's positions.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: a text without a mask, empty or too long, an unknown language, or a target that is no token.
         """
         listed = None if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
-        return self.answer(inputs, lang=lang, options=FillMaskOptions(top_k, listed, truncation))
+        options = FillMaskOptions(top_k, listed, truncation, max_length)
+        return self.answer(inputs, lang=lang, on_error=on_error, options=options)
 
-    def answer(
-        self, inputs: Any, *, lang: Languages = None, options: FillMaskOptions
-    ) -> Answer | list[Answer] | Iterator[Answer]:
+    def check(self, lang: Languages, options: FillMaskOptions) -> None:
+        self.model.longest_row(options.max_length)
         if lang is None or isinstance(lang, str):
-            self._target_ids(options.targets, lang)  # a target that is none is refused before a stream is read
-        return super().answer(inputs, lang=lang, options=options)
+            self._target_ids(options.targets, lang)
 
     def preprocess(self, item: Any, lang: str | None, options: FillMaskOptions) -> list[MaskedSequence]:
         text = read_text(item, lang)
-        sequence = self.model.encode(text, truncation=options.truncation)
+        sequence = self.model.encode(text, truncation=options.truncation, max_length=options.max_length)
         positions = [i for i, token in enumerate(sequence.input_ids) if token == self._mask_id]
         if not positions:
             raise InputError(

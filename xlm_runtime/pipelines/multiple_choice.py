@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -11,7 +11,7 @@ import numpy as np
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.model import TextItem, TokenSequence
 from xlm_runtime.numerics import softmax
-from xlm_runtime.pipelines.base import Languages, Pipeline, read_mapping
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, is_column, read_mapping
 
 
 class Choice(TypedDict):
@@ -29,10 +29,13 @@ class MultipleChoiceOptions:
 
     choices: Sequence[str] | None = None
     truncation: bool = False
+    max_length: int | None = None
 
 
 class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, float, Choice]):
     """Multiple choice: each choice is read with the prompt, as a pair of texts."""
+
+    input_keys = ("prompt", "choices", "lang")
 
     def __call__(
         self,
@@ -41,20 +44,28 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, floa
         *,
         lang: Languages = None,
         truncation: bool = False,
-    ) -> Choice | list[Choice] | Iterator[Choice]:
+        max_length: int | None = None,
+        on_error: str = "raise",
+    ) -> Answers[Choice]:
         """For each prompt the best choice.
 
         Args:
             prompts: prompts, or dictionaries with "prompt", "choices" and "lang".
             choices: for all prompts that come without choices of their own; two or more.
             lang: language of all prompts, or a list with one for each.
-            truncation: cut prompts and choices that together are longer than the model's positions, the longer
-                first, instead of refusing them.
+            truncation: cut prompts and choices that together are longer than `max_length`, the longer first, instead of
+                refusing them.
+            max_length: most tokens of a row; by default the tokenizer's `model_max_length`, or the model's positions.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: fewer than two choices, empty or too long texts, an unknown language.
         """
-        return self.answer(prompts, lang=lang, options=MultipleChoiceOptions(choices, truncation))
+        options = MultipleChoiceOptions(choices, truncation, max_length)
+        return self.answer(prompts, lang=lang, on_error=on_error, options=options)
+
+    def check(self, lang: Languages, options: MultipleChoiceOptions) -> None:
+        self.model.longest_row(options.max_length)
 
     def preprocess(self, item: Any, lang: str | None, options: MultipleChoiceOptions) -> list[TokenSequence]:
         """A row for each choice: those of a question can be in different batches."""
@@ -64,7 +75,9 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, floa
             prompt, choices = values["prompt"], values.get("choices", choices)
             lang = values.get("lang", lang)
         return [
-            self.model.encode(TextItem(prompt, choice, lang), truncation=options.truncation)
+            self.model.encode(
+                TextItem(prompt, choice, lang), truncation=options.truncation, max_length=options.max_length
+            )
             for choice in _checked(choices, prompt)
         ]
 
@@ -91,7 +104,7 @@ def _checked(choices: Any, prompt: str) -> Sequence[str]:
     Raises:
         InputError: they are not.
     """
-    if choices is None or isinstance(choices, str) or len(choices) < 2:
+    if not is_column(choices) or len(choices) < 2:
         raise InputError(f"The prompt '{prompt[:40]}' needs a list of two or more choices.")
     if not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"The choices of the prompt '{prompt[:40]}' must be strings.")

@@ -10,7 +10,8 @@ from typing import Any
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.model.batching import answer_groups
 from xlm_runtime.model.model import BundleModel
-from xlm_runtime.pipelines.base import Languages, Pipeline, read_mapping
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, is_column, read_mapping
+from xlm_runtime.pipelines.on_error import FailedItem, try_each
 from xlm_runtime.question_answering.answers import Answer, shape_answer
 from xlm_runtime.question_answering.beam import Decoding, decode_beam, decode_simple
 from xlm_runtime.question_answering.features import Question, Window, WindowBuilder, window_inputs, window_langs
@@ -40,6 +41,8 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         BundleError: the bundle does not say where the beam head looks for "no answer".
     """
 
+    input_keys = ("question", "context", "lang", "question_lang")
+
     def __init__(self, model: BundleModel) -> None:
         super().__init__(model)
         self.has_beam = "start_top_index" in {spec.name for spec in model.graph.outputs}
@@ -66,7 +69,8 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         null_score_diff_threshold: float = 0.0,
         mask_cls: bool = True,
         stride_check: int | None = None,
-    ) -> Answer | list[Answer] | Iterator[Answer]:
+        on_error: str = "raise",
+    ) -> Answers[Answer]:
         """For each question its best answer, or with `top_k` above 1 a list, the best first.
 
         Args:
@@ -79,6 +83,7 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
             max_seq_len, doc_stride, max_question_len, max_answer_len, handle_impossible_answer,
                 null_score_diff_threshold, mask_cls, stride_check: see `QuestionAnsweringOptions`; lengths are in
                 tokens and by default 384, 128 and 64, less where the model has fewer positions.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: options that contradict each other, a question without words or without a context, an unknown
@@ -86,6 +91,7 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         """
         options = resolve_options(
             self.model.config.max_position_embeddings,
+            longest_row=self.model.longest_row(),
             max_seq_len=max_seq_len,
             doc_stride=doc_stride,
             max_question_len=max_question_len,
@@ -97,7 +103,7 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
             stride_check=stride_check,
             context=context if isinstance(context, str) else None,
         )
-        return self.answer(_asked(inputs, question, context), lang=lang, options=options)
+        return self.answer(_asked(inputs, question, context), lang=lang, on_error=on_error, options=options)
 
     def preprocess(self, item: Any, lang: str | None, options: QuestionAnsweringOptions) -> list[QuestionWindow]:
         return self._question_windows(read_question(item, options.context, lang), options)
@@ -127,10 +133,11 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
         Windows of different questions share batches by length; a context that comes again is tokenised once.
 
         Raises:
-            InputError: a question without words, an unknown language.
+            InputError: a question without words, an unknown language; the error numbers the question.
         """
+        rows = try_each(questions, lambda question: self._question_windows(question, options), "raise")
         return answer_groups(
-            (self._question_windows(question, options) for question in questions),
+            (group for group in rows if not isinstance(group, FailedItem)),
             lambda batch: self.forward(batch, options),
             lambda rows, outputs: self._decodings(rows, outputs, options, count),
             self.batching,
@@ -227,8 +234,8 @@ def _asked(inputs: Any, question: Any, context: Any) -> Any:
         return asked
     if isinstance(asked, str):
         asked = list(repeat(asked, len(context)))
-    if not isinstance(asked, (list, tuple)) or len(asked) != len(context):
-        found = len(asked) if isinstance(asked, (list, tuple)) else "a stream of"
+    if not is_column(asked) or len(asked) != len(context):
+        found = len(asked) if is_column(asked) else "a stream of"
         raise InputError(f"{found} questions were given with {len(context)} contexts; give one for each.")
     if not all(isinstance(item, str) for item in asked):
         raise InputError("A list of contexts goes with a list of questions, not of dictionaries.")

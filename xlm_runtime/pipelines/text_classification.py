@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.model.model import BundleModel, TokenSequence
 from xlm_runtime.numerics import FloatArray, sigmoid, softmax, top_k
-from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, check_choice, check_top_k, read_text
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, TextInputs, check_choice, check_top_k, read_text
 
 FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "softmax": softmax,
@@ -35,6 +35,7 @@ class TextClassificationOptions:
     top_k: int | None = 1
     function_to_apply: str | None = None
     truncation: bool = False
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         check_top_k(self.top_k)
@@ -44,6 +45,8 @@ class TextClassificationOptions:
 
 class TextClassificationPipeline(Pipeline[TextClassificationOptions, TokenSequence, FloatArray, Answer]):
     """Sequence classification and regression."""
+
+    input_keys = ("text", "text_pair", "lang")
 
     def __init__(self, model: BundleModel) -> None:
         super().__init__(model)
@@ -58,7 +61,9 @@ class TextClassificationPipeline(Pipeline[TextClassificationOptions, TokenSequen
         top_k: int | None = 1,
         function_to_apply: str | None = None,
         truncation: bool = False,
-    ) -> Answer | list[Answer] | Iterator[Answer]:
+        max_length: int | None = None,
+        on_error: str = "raise",
+    ) -> Answers[Answer]:
         """For each text its best label, or with another `top_k` than 1 a list of labels, the best first.
 
         Args:
@@ -67,17 +72,23 @@ class TextClassificationPipeline(Pipeline[TextClassificationOptions, TokenSequen
             top_k: how many labels; None for all.
             function_to_apply: "softmax" over the labels, "sigmoid" of each, or "none"; by default what the
                 checkpoint's `problem_type` asks for.
-            truncation: cut texts that are longer than the model's positions, instead of refusing them; of a pair
-                the longer one first.
+            truncation: cut texts that are longer than `max_length`, instead of refusing them; of a pair the longer one
+                first.
+            max_length: most tokens of a row; by default the tokenizer's `model_max_length`, or the model's positions.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: empty or too long texts, an unknown language or function.
         """
-        options = TextClassificationOptions(top_k, function_to_apply, truncation)
-        return self.answer(inputs, lang=lang, options=options)
+        options = TextClassificationOptions(top_k, function_to_apply, truncation, max_length)
+        return self.answer(inputs, lang=lang, on_error=on_error, options=options)
+
+    def check(self, lang: Languages, options: TextClassificationOptions) -> None:
+        self.model.longest_row(options.max_length)
 
     def preprocess(self, item: Any, lang: str | None, options: TextClassificationOptions) -> list[TokenSequence]:
-        return [self.model.encode(read_text(item, lang, pairs=True), truncation=options.truncation)]
+        text = read_text(item, lang, pairs=True)
+        return [self.model.encode(text, truncation=options.truncation, max_length=options.max_length)]
 
     def forward(self, batch: list[TokenSequence], options: TextClassificationOptions) -> FloatArray:
         logits: FloatArray = self.model.run(batch)["logits"]

@@ -17,7 +17,7 @@ from xlm_runtime.generation.search import Hypothesis, Steps, make_strategy, sear
 from xlm_runtime.generation.streaming import TextStreamer, cut_at_stop
 from xlm_runtime.model.cache import KeyValueCache
 from xlm_runtime.model.model import BundleModel
-from xlm_runtime.pipelines.base import Languages, Pipeline, TextInput, TextInputs, read_text
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, TextInput, TextInputs, read_text
 from xlm_runtime.pipelines.text_scoring import TextScore, TextScoringOptions, TextScoringPipeline
 
 
@@ -71,7 +71,8 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         *,
         lang: Languages = None,
         prompt_start: str | None = None,
-    ) -> Answer | list[Answer] | Iterator[Answer]:
+        on_error: str = "raise",
+    ) -> Answers[Answer]:
         """For each prompt the text that follows it, or a list of them with `num_return_sequences` above 1.
 
         Args:
@@ -79,12 +80,13 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
             options: see `GenerationOptions`.
             lang: language of all prompts, or a list with one for each.
             prompt_start: token before the prompt, such as "<s>", or "" for none; by default `</s>`.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: prompt and new tokens together exceed the model's positions, a prompt without tokens, an
                 unknown language or start token.
         """
-        return self.answer(inputs, lang=lang, options=TextGenerationOptions(options, prompt_start))
+        return self.answer(inputs, lang=lang, on_error=on_error, options=TextGenerationOptions(options, prompt_start))
 
     def preprocess(self, item: Any, lang: str | None, options: TextGenerationOptions) -> list[PromptRow]:
         asked = options.generation
@@ -131,17 +133,23 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         return self._pieces(prompt, options)
 
     def score(
-        self, inputs: TextInputs, *, lang: Languages = None, prompt_start: str | None = None
-    ) -> TextScore | list[TextScore] | Iterator[TextScore]:
+        self,
+        inputs: TextInputs,
+        *,
+        lang: Languages = None,
+        prompt_start: str | None = None,
+        on_error: str = "raise",
+    ) -> Answers[TextScore]:
         """How probable each text is, each token given those before it as in generation.
 
         Args:
-            inputs, lang, prompt_start: as in a call; without a start token the first token has no probability.
+            inputs, lang, prompt_start, on_error: as in a call; without a start token the first token has no
+                probability.
 
         Raises:
             InputError: a text with fewer than two tokens, start token included, or more than the model's positions.
         """
-        return self.scoring.answer(inputs, lang=lang, options=TextScoringOptions(prompt_start))
+        return self.scoring.answer(inputs, lang=lang, on_error=on_error, options=TextScoringOptions(prompt_start))
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """Most bytes that keys and values take while `rows` sequences (texts × beams) grow to `length` tokens.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -11,7 +11,7 @@ import numpy as np
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.model import BundleModel, TextItem, TokenSequence
 from xlm_runtime.numerics import FloatArray, softmax, top_k
-from xlm_runtime.pipelines.base import Languages, Pipeline, TextInputs, read_text
+from xlm_runtime.pipelines.base import Answers, Languages, Pipeline, TextInputs, read_text
 
 
 class LabelRanking(TypedDict):
@@ -30,6 +30,7 @@ class ZeroShotClassificationOptions:
     hypothesis_template: str = "This example is {}."
     multi_label: bool = False
     truncation: bool = False
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         if not self.candidate_labels:
@@ -69,7 +70,9 @@ class ZeroShotClassificationPipeline(Pipeline[ZeroShotClassificationOptions, Tok
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
         truncation: bool = False,
-    ) -> LabelRanking | list[LabelRanking] | Iterator[LabelRanking]:
+        max_length: int | None = None,
+        on_error: str = "raise",
+    ) -> Answers[LabelRanking]:
         """For each text the candidate labels, the best first.
 
         Args:
@@ -79,22 +82,30 @@ class ZeroShotClassificationPipeline(Pipeline[ZeroShotClassificationOptions, Tok
             hypothesis_template: a sentence with {} in the label's place.
             multi_label: score each label by itself (entailment against contradiction), instead of all against each
                 other.
-            truncation: cut texts that are longer than the model's positions, never the hypothesis.
+            truncation: cut texts that are longer than `max_length`, never the hypothesis.
+            max_length: most tokens of a row; by default the tokenizer's `model_max_length`, or the model's positions.
+            on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
 
         Raises:
             InputError: no labels, a template without {}, empty or too long texts, an unknown language.
         """
         options = ZeroShotClassificationOptions(
-            split_labels(candidate_labels), hypothesis_template, multi_label, truncation
+            split_labels(candidate_labels), hypothesis_template, multi_label, truncation, max_length
         )
-        return self.answer(inputs, lang=lang, options=options)
+        return self.answer(inputs, lang=lang, on_error=on_error, options=options)
+
+    def check(self, lang: Languages, options: ZeroShotClassificationOptions) -> None:
+        self.model.longest_row(options.max_length)
 
     def preprocess(self, item: Any, lang: str | None, options: ZeroShotClassificationOptions) -> list[TokenSequence]:
         """A row for each hypothesis."""
         text = read_text(item, lang)
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in options.candidate_labels]
         cut = "only_first" if options.truncation else False
-        return [self.model.encode(TextItem(text.text, each, text.lang), truncation=cut) for each in hypotheses]
+        return [
+            self.model.encode(TextItem(text.text, each, text.lang), truncation=cut, max_length=options.max_length)
+            for each in hypotheses
+        ]
 
     def forward(self, batch: list[TokenSequence], options: ZeroShotClassificationOptions) -> FloatArray:
         logits: FloatArray = self.model.run(batch)["logits"]

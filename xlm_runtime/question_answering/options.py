@@ -86,6 +86,7 @@ def _check_count(name: str, value: object) -> None:
 def resolve_options(
     positions: int,
     *,
+    longest_row: int | None = None,
     max_seq_len: int | None = None,
     doc_stride: int | None = None,
     max_question_len: int | None = None,
@@ -97,7 +98,7 @@ def resolve_options(
     stride_check: int | None = None,
     context: str | None = None,
 ) -> QuestionAnsweringOptions:
-    """Options for a model of `positions` positions.
+    """Options for a model of `positions` positions, which reads rows of `longest_row` tokens unless asked otherwise.
 
     Lengths that are None become 384, 128 and 64, as in SQuAD's scripts, and smaller where the model or the other
     lengths ask for it.
@@ -105,7 +106,7 @@ def resolve_options(
     Raises:
         InputError: as `QuestionAnsweringOptions`, and windows longer than the model's positions.
     """
-    length = min(_MAX_SEQ_LEN, positions) if max_seq_len is None else max_seq_len
+    length = min(_MAX_SEQ_LEN, longest_row or positions) if max_seq_len is None else max_seq_len
     _check_count("max_seq_len", length)
     if length > positions:
         raise InputError(f"max_seq_len {length} is more than the {positions} positions of the model.")

@@ -64,7 +64,7 @@ def read_squad(path: str | Path) -> SquadFile:
         raise InputError(f"The file '{path}' cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"The file '{path}' is not UTF-8 ({error.reason} at byte {error.start}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The file '{path}' is not JSON: {error}.") from error
     reader = _Reader(str(path))
     examples: dict[str, SquadExample] = {}

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.machine import available_cpus
+from xlm_runtime.machine import available_cpus, check_threads
 from xlm_runtime.providers import building_providers, find_provider, gpu_providers
 from xlm_runtime.sessions.gpu.options import GpuOptions
 from xlm_runtime.sessions.session import Array, CachingSession, GraphSource, Opener, Session, SessionOptions
@@ -33,15 +33,14 @@ def open_session(
             default; engines of tensorrt-ep and kernels of TensorRT-RTX, by default in the bundle's `engines`.
 
     Raises:
-        InputError: an unknown provider, no positive number of threads, options that the provider does not have, or an
+        InputError: an unknown provider, no sensible number of threads, options that the provider does not have, or an
             engine cache that cannot be used.
         BundleError: openvino's engine cache is asked for, and the bundle's files have changed.
         MissingExtraError: the provider's package is not installed.
         EngineError: the provider cannot start or cannot load the graph; there is no silent fall-back.
     """
     row = find_provider(provider)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; expected a positive number.")
+    check_threads(threads)
     if gpu is not None and not row.on_gpu:
         raise InputError(f"Options for a GPU were given, but provider '{provider}' computes on the CPU; choose one of "
                          f"{', '.join(gpu_providers())}.")  # fmt: skip

@@ -60,15 +60,7 @@ def _encode(encoder: TextEncoder, value: Input, lang: str | None, return_offsets
         return TokenRow(ids, [(0, 0)] * len(ids), list(range(len(ids)))) if return_offsets else TokenRow(ids)
     if not return_offsets:
         return TokenRow([index for word in value for index in encoder.ids(str(word), lang)])
-    ids = []
-    spans: list[tuple[int, int]] = []
-    numbers: list[int | None] = []
-    for number, word in enumerate(value):
-        tokens = encoder.ids_and_offsets(str(word), lang)
-        ids += tokens.ids
-        spans += tokens.spans or []
-        numbers += [number] * len(tokens.ids)
-    return TokenRow(ids, spans, numbers)
+    return encoder.words_and_offsets([str(word) for word in value], lang)
 
 
 def _read_inputs(text: Any, text_pair: Any, split: bool) -> tuple[list[tuple[Input, Input | None]], bool]:

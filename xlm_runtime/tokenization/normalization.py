@@ -191,6 +191,16 @@ class PunctuationNormalizer:
         return source if source.text.isprintable() else source.filter(_printing)
 
 
+# White space that `PunctuationNormalizer` deletes as it does not print: tabs, line ends, separators of records. Other
+# line ends (U+2028) and spaces print, and Moses splits at them.
+_DELETED_SPACE = re.compile("[\t-\r\x1c-\x1f\x85]")
+
+
+def space_for_deleted(text: str) -> str:
+    """The text with a space for each white space that normalisation would delete, and with it the gap between words."""
+    return text if text.isprintable() else _DELETED_SPACE.sub(" ", text)
+
+
 @lru_cache(maxsize=4096)
 def _printing(char: str) -> bool:
     return unicodedata.category(char)[0] != "C"

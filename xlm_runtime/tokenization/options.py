@@ -13,6 +13,8 @@ from xlm_runtime.errors import InputError
 PADDING = ("longest", "max_length", "do_not_pad")
 TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 SIDES = ("left", "right")
+# what becomes of line ends, tabs and other white space that normalisation deletes
+WHITESPACE = ("delete", "space")
 
 # how Hugging Face writes "no limit" as a model's longest input
 NO_LIMIT = int(1e30)

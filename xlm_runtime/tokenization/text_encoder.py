@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from xlm_runtime.tokenization.added_tokens import TokenSplitter
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.bpe import END_OF_WORD, merge_symbols
 from xlm_runtime.tokenization.moses import MosesTables
+from xlm_runtime.tokenization.normalization import space_for_deleted
 from xlm_runtime.tokenization.offset_encoder import OffsetEncoder, Offsets, align_tokens
 from xlm_runtime.tokenization.options import TRUNCATION, Truncation
 from xlm_runtime.tokenization.piece_encoder import Ids, PieceEncoder
@@ -48,6 +49,7 @@ class TextEncoder:
         ja_model: the path of KyTea's model file.
         lang2id: the model's languages; None to take any.
         truncation_side: where `row` cuts, "left" or "right".
+        whitespace: see `XLMTokenizer`.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TextEncoder:
         ja_model: str | None = None,
         lang2id: dict[str, int] | None = None,
         truncation_side: str = "right",
+        whitespace: str = "delete",
     ) -> None:
         self.vocabulary = vocabulary
         self.lowercase = lowercase
@@ -67,6 +70,8 @@ class TextEncoder:
         self.ja_model = ja_model
         self.lang2id = lang2id
         self.truncation_side = truncation_side
+        self.whitespace = whitespace
+        self._spaces = whitespace == "space"
         self._tables = moses_tables
         self.reset()
 
@@ -102,7 +107,7 @@ class TextEncoder:
 
     def row(
         self,
-        text: str,
+        text: str | Sequence[str],
         text_pair: str | None = None,
         *,
         lang: str | None = None,
@@ -113,6 +118,7 @@ class TextEncoder:
         """A text or pair with special tokens around it, as `XLMTokenizer.__call__` gives it.
 
         Args:
+            text: a text, or its words, see `words_and_offsets`.
             lang: the language of both; without it they are treated as English.
             max_length: tokens to cut to, special ones included; None cuts nothing.
             truncation: which text is cut: "longest_first", "only_first", "only_second", "do_not_truncate".
@@ -122,7 +128,7 @@ class TextEncoder:
             InputError: an unknown language or strategy, or a length that the strategy cannot reach.
         """
         encode = self.ids_and_offsets if return_offsets else self._ids_row
-        first = encode(text, lang)
+        first = encode(text, lang) if isinstance(text, str) else self.words_and_offsets(text, lang)
         second = None if text_pair is None else encode(text_pair, lang)
         if max_length is not None:
             if truncation not in TRUNCATION:
@@ -145,6 +151,8 @@ class TextEncoder:
         """
         if lang is not None:
             self.check_language(lang)
+        if self._spaces:
+            text = space_for_deleted(text)
         code = lang or "en"
         if self._needle not in text or self._find_token(text) is None:
             return (self._languages.get(code) or self._language(code)).ids(text) if text else []
@@ -163,6 +171,8 @@ class TextEncoder:
             InputError: an unknown language.
         """
         self.check_language(lang)
+        if self._spaces:
+            text = space_for_deleted(text)
         ids: list[int] = []
         spans: list[tuple[int, int]] = []
         words: list[int | None] = []
@@ -185,6 +195,19 @@ class TextEncoder:
             first += numbers[-1] + 1 if numbers else 0
         return TokenRow(ids, spans, words)
 
+    def words_and_offsets(self, words: Sequence[str], lang: str | None = None) -> TokenRow:
+        """The ids of words, each by itself, with each token's span in its word and the number of that word.
+
+        Raises:
+            InputError: an unknown language.
+        """
+        rows = [self.ids_and_offsets(word, lang) for word in words]
+        return TokenRow(
+            [index for row in rows for index in row.ids],
+            [span for row in rows for span in row.spans or []],
+            [number for number, row in enumerate(rows) for _ in row.ids],
+        )
+
     def tokens(self, text: str, lang: str | None = None, *, only_merge: bool = False) -> list[str]:
         """A text's tokens as strings, those that the vocabulary lacks included.
 
@@ -195,6 +218,8 @@ class TextEncoder:
             InputError: an unknown language.
         """
         self.check_language(lang)
+        if self._spaces:
+            text = space_for_deleted(text)
         tokens: list[str] = []
         for segment in self._splitter.split(text):
             if segment.token is not None:

@@ -14,7 +14,7 @@ from xlm_runtime.tokenization import decoding, files
 from xlm_runtime.tokenization.encoding import BatchEncoding, to_array
 from xlm_runtime.tokenization.inputs import Input, read_samples
 from xlm_runtime.tokenization.moses import MosesTables
-from xlm_runtime.tokenization.options import NO_LIMIT, SIDES, parse_options
+from xlm_runtime.tokenization.options import NO_LIMIT, SIDES, WHITESPACE, parse_options
 from xlm_runtime.tokenization.rows import Rows, token_types
 from xlm_runtime.tokenization.special_tokens import SpecialToken, SpecialTokenId
 from xlm_runtime.tokenization.text_encoder import TextEncoder
@@ -29,7 +29,7 @@ class XLMTokenizer:
 
     Ids equal Hugging Face's: `tokenizer(text)` its `tokenizer(text)`, `tokenizer(text, lang=L)` its
     `_tokenize(text, lang=L)`, which is what the model was trained with. Safe to share between threads. The options
-    are those of Hugging Face's `XLMTokenizer`, and three more.
+    are those of Hugging Face's `XLMTokenizer`, and four more.
 
     Args:
         moses_tables: the contents of `moses.json`; without them they are read from an installed sacremoses when first
@@ -37,6 +37,8 @@ class XLMTokenizer:
         mask_alias: another spelling of the mask token in texts, unless the vocabulary has a token of that name; None
             for none.
         ja_model: the path of KyTea's model file.
+        whitespace: what becomes of line ends, tabs and other white space that XLM's normalisation deletes: "delete", as
+            in Hugging Face, joins the words beside it; "space" counts each as one space, as the original tools do.
 
     Attributes:
         vocabulary: tokens and ids.
@@ -79,7 +81,10 @@ class XLMTokenizer:
         moses_tables: Mapping[str, Any] | None = None,
         mask_alias: str | None = "<mask>",
         ja_model: str | PathLike[str] | None = None,
+        whitespace: str = "delete",
     ) -> None:
+        if whitespace not in WHITESPACE:
+            raise InputError(f"whitespace={whitespace!r} is not known; use one of: {', '.join(WHITESPACE)}.")
         for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
             if side not in SIDES:
                 raise InputError(f"{name} must be 'left' or 'right', got {side!r}.")
@@ -102,6 +107,7 @@ class XLMTokenizer:
             ja_model=None if ja_model is None else str(ja_model),
             lang2id=None if lang2id is None else dict(lang2id),
             truncation_side=truncation_side,
+            whitespace=whitespace,
         )
         if id2lang is None and lang2id is not None:
             id2lang = {index: lang for lang, index in lang2id.items()}
@@ -117,6 +123,7 @@ class XLMTokenizer:
         *,
         mask_alias: str | None = "<mask>",
         ja_model: str | PathLike[str] | None = None,
+        whitespace: str = "delete",
         do_lowercase_and_remove_accent: bool | None = None,
         model_max_length: int | None = None,
     ) -> XLMTokenizer:
@@ -131,7 +138,7 @@ class XLMTokenizer:
             options["do_lowercase_and_remove_accent"] = do_lowercase_and_remove_accent
         if model_max_length is not None:
             options["model_max_length"] = model_max_length
-        return cls(**options, mask_alias=mask_alias, ja_model=ja_model)
+        return cls(**options, mask_alias=mask_alias, ja_model=ja_model, whitespace=whitespace)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> tuple[str, ...]:
         """Write a folder that `from_pretrained` and Hugging Face load.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from xlm_runtime.errors import InputError
@@ -56,6 +57,27 @@ def windows(first: int, second: int | None, added: int, options: Truncation) -> 
     if cut_is_second:
         return [Window(whole.first, kept) for kept in ranges]
     return [Window(kept, whole.second) for kept in ranges]
+
+
+def overlapping(length: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """Windows of `room` tokens over `length`, each sharing at least `stride` with the one before.
+
+    All are full, unless one holds everything: the last begins early rather than with little before it.
+    """
+    if length <= room:
+        return [(0, length)]
+    starts = [*range(0, length - room, room - stride), length - room]
+    return [(start, start + room) for start in starts]
+
+
+def most_context(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The part of each window whose tokens are farther from its ends than from those of its neighbours.
+
+    The parts follow each other without gaps: a token between two windows belongs to the one in whose half it stands.
+    """
+    middles = [(start + stop + 1) // 2 for (_, stop), (start, _) in pairwise(ranges)]
+    edges = [ranges[0][0], *middles, ranges[-1][1]]
+    return list(pairwise(edges))
 
 
 def _cut_both(first: int, second: int, excess: int, added: int, options: Truncation) -> Window:

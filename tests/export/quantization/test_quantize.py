@@ -357,7 +357,7 @@ def labelled(folder: Path, task: str, path: Path) -> None:
     elif task == "text-generation":
         rows = [{"text": text} for text in texts]
     else:
-        rows = [{"text": text, "label": answer(text)["label"]} for text in texts]
+        rows = [{"id": i, "text": text, "label": answer(text)["label"]} for i, text in enumerate(texts)]
         rows[-1]["label"] = "?"
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
 
@@ -405,6 +405,7 @@ def test_metric_of_question_answering(bundles: Bundles, tmp_path: Path) -> None:
     [
         ("text-classification", '{"text": "a"}\n', 'Line 1 of .* has no "label"'),
         ("text-classification", "not json\n", "Line 1 of .* is not JSON"),
+        ("text-classification", "[" * 100_000, "Line 1 of .* is not JSON"),
         ("text-classification", "\n", "holds no line"),
         ("feature-extraction", "{}\n", "The task feature-extraction has no metric"),
     ],
@@ -413,6 +414,16 @@ def test_data_that_cannot_be_used(task: str, text: str, message: str, tmp_path: 
     (tmp_path / "data.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
         check_data(task, tmp_path / "data.jsonl")
+
+
+def test_lines_of_data_as_people_have_them(tmp_path: Path) -> None:
+    """A byte order mark, keys of their own, and line ends that end no line of a file."""
+    rows = [{"id": 1, "text": "a\u2028b", "label": "x"}, {"text": "c\x85d", "label": "y"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "data.jsonl").write_text(lines, encoding="utf-8-sig")
+    assert check_data("text-classification", tmp_path / "data.jsonl") == rows
+    (tmp_path / "texts.txt").write_text("de\tein\u2028Wort\n", encoding="utf-8-sig")
+    assert read_texts(tmp_path / "texts.txt") == [Text("ein\u2028Wort", "de")]
 
 
 @pytest.mark.parametrize(

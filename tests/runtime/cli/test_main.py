@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.conftest import Bundles
+from tests.runtime.cli.conftest import Run
 from tests.runtime.texts import TEXTS, TOO_LONG
 from xlm_runtime import pipeline
 from xlm_runtime.cli import main as cli
 from xlm_runtime.cli import tables, tasks
 from xlm_runtime.pipelines import PIPELINES
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A function that runs a command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: object, stdin: str | bytes | None = None) -> tuple[int, str, str]:
-        data = stdin.encode() if isinstance(stdin, str) else stdin or b""
-        stream = SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: stdin is None)
-        monkeypatch.setattr(sys, "stdin", stream)
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as exit_:  # argparse
-            code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
 
 EXAMPLES = {
     "feature-extraction": ("feature-extraction", ["--pooling", "mean"], TEXTS[0]),
@@ -122,7 +100,7 @@ def test_a_bad_line_is_named_and_the_lines_before_are_answered(run: Run, bundles
     ("stdin", "message"),
     [
         ('{"text": "a"', "line 1: not a JSON object"),
-        ('{"txt": "a"}', "line 1: Unknown key 'txt'"),
+        ('{"txt": "a"}', "line 1: 'text' is missing"),
         (b"\xff\xfe", "line 1: not UTF-8"),
         (TOO_LONG, "line 1: The text 'the old town"),
     ],

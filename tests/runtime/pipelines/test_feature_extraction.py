@@ -60,6 +60,41 @@ def test_truncation_is_a_choice(pipe, reference: Reference) -> None:
     assert pipe(TOO_LONG, truncation=True).shape == (64, 32)
 
 
+def windowed(reference: Reference, text: str, longest: int, stride: int) -> np.ndarray:
+    """The text's vectors, each from the window in which its token is farthest from the ends: token by token."""
+    start, *tokens, end = reference.ids(text)
+    room = longest - 2
+    begins = [*range(0, len(tokens) - room, room - stride), len(tokens) - room]
+    windows = [reference.run([start, *tokens[begin : begin + room], end]) for begin in begins]
+    rows = [windows[0][0]]
+    for place in range(len(tokens)):
+        left = [place - begin if begin else 10**6 for begin in begins]
+        right = [begin + room - 1 - place if begin < begins[-1] else 10**6 for begin in begins]
+        shown = [begin <= place < begin + room for begin in begins]
+        best = max(range(len(begins)), key=lambda i: (shown[i], min(left[i], right[i])))
+        rows.append(windows[best][place - begins[best] + 1])
+    return np.stack([*rows, windows[-1][-1]])
+
+
+@pytest.mark.parametrize(("longest", "stride"), [(64, 0), (64, 20), (64, 61), (17, 5)])
+def test_windows_without_seams(pipe, reference: Reference, longest: int, stride: int) -> None:
+    limits = {"stride": stride, "max_length": longest}
+    expected = windowed(reference, TOO_LONG, longest, stride)
+    long, short = pipe([TOO_LONG, TEXTS[3]], **limits)
+    np.testing.assert_allclose(long, expected, rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+    np.testing.assert_allclose(short, pipe(TEXTS[3]), rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+    mean = pipe(TOO_LONG, pooling="mean", **limits)
+    np.testing.assert_allclose(mean, expected.mean(axis=0), rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
+
+
+def test_windows_that_do_not_fit(pipe) -> None:
+    for stride, longest in ((62, None), (-1, None), (3, 5), (True, None), ("8", None)):
+        with pytest.raises(InputError, match=r"^stride is .*; windows of \d+ tokens, special ones included, can share"):
+            pipe(TOO_LONG, stride=stride, max_length=longest)
+    with pytest.raises(InputError, match="choose one"):
+        pipe(TOO_LONG, stride=8, truncation=True)
+
+
 def test_unknown_options_are_refused(pipe) -> None:
     with pytest.raises(TypeError, match="poolin"):
         pipe("Anna", poolin="mean")

@@ -16,7 +16,7 @@ from tests.runtime.reference import Reference
 from tests.runtime.texts import TEXTS, TOO_LONG
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import BundleError, InputError, pipeline
-from xlm_runtime.question_answering.features import WindowBuilder
+from xlm_runtime.question_answering.features import Question, WindowBuilder
 from xlm_runtime.question_answering.options import resolve_options
 
 HEADS = ("question-answering", "question-answering-simple")
@@ -221,6 +221,14 @@ def test_the_language_of_a_question(qa: Any) -> None:
 def test_errors(qa: Any, arguments: list[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         qa(*arguments, **options)
+
+
+def test_a_question_among_many_is_named(qa: Any) -> None:
+    questions = [Question("Who?", "Anna."), Question("\u200b", "Anna.")]
+    answers = qa.decode(questions, resolve_options(64), 1)
+    assert len(next(answers)) == 1
+    with pytest.raises(InputError, match=r"item 2: The question .* has no words"):
+        next(answers)
 
 
 def test_a_bundle_without_its_convention_is_refused(changed_bundle: Callable[..., Path]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from tests.conftest import Bundles
+from tests.runtime.pipelines.test_feature_extraction import windowed
 from tests.runtime.reference import Reference, probabilities
 from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
@@ -121,3 +123,79 @@ def test_where_groups_begin(bundles: Bundles, strategy: str, expected: list[tupl
 def test_unknown_strategy(pipe) -> None:
     with pytest.raises(InputError, match="Unknown aggregation_strategy 'last'; expected one of none, simple"):
         pipe(TEXTS[0], aggregation_strategy="last")
+
+
+@pytest.mark.parametrize(("longest", "stride"), [(64, 0), (64, 30), (20, 9)])
+def test_long_texts_are_read_in_windows(pipe, reference: Reference, longest: int, stride: int) -> None:
+    text = " ".join(TEXTS)
+    scores = probabilities(windowed(reference, text, longest, stride))
+    entities = pipe(text, stride=stride, max_length=longest, ignore_labels=())
+    encoding = reference.tokenizer(text, return_offsets_mapping=True)
+    assert [entity["index"] for entity in entities] == list(range(1, len(scores) - 1))
+    for entity in entities:
+        row, place = scores[entity["index"]], entity["index"]
+        assert entity["entity"] == reference.config.id2label[int(row.argmax())]
+        assert entity["score"] == pytest.approx(row.max(), abs=RUNTIME_FP32)
+        assert (entity["start"], entity["end"]) == encoding["offset_mapping"][place]
+    # each word once: groups of words of one kind stand side by side
+    groups = pipe(text, stride=stride, max_length=longest, ignore_labels=(), aggregation_strategy="first")
+    assert "".join(letters(text[group["start"] : group["end"]]) for group in groups) == letters(text)
+    assert all(one["end"] <= two["start"] for one, two in pairwise(groups))
+
+
+def test_one_window_is_the_text_itself(pipe) -> None:
+    for strategy in ("none", "simple", "first"):
+        options = {"aggregation_strategy": strategy, "ignore_labels": ()}
+        for one, two in zip(pipe(TEXTS, stride=8, **options), pipe(TEXTS, **options), strict=True):
+            assert [{**item, "score": 0} for item in one] == [{**item, "score": 0} for item in two]
+
+
+WORDS = ["Anna", "Müller", "wohnt", "in", "St.", "Pölten-Süd", "don't", "New York", "."]
+
+
+@pytest.mark.parametrize("lang", [None, "de"])
+def test_words_have_a_label_each(pipe, reference: Reference, lang: str | None) -> None:
+    encoding = reference.tokenizer(WORDS, lang=lang, is_split_into_words=True)
+    scores = probabilities(reference.run(encoding["input_ids"], lang))
+    numbers, text = encoding.word_ids(), " ".join(WORDS)
+    entities = pipe(WORDS, is_split_into_words=True, ignore_labels=(), lang=lang)
+    assert [entity["index"] for entity in entities] == list(range(len(WORDS)))
+    for word, entity in zip(WORDS, entities, strict=True):
+        row = scores[numbers.index(entity["index"])]  # of its first token
+        assert entity["entity"] == reference.config.id2label[int(row.argmax())]
+        assert entity["score"] == pytest.approx(row.max(), abs=RUNTIME_FP32)
+        assert entity["word"] == word == text[entity["start"] : entity["end"]]
+    for other in (
+        pipe([WORDS, WORDS[:3]], is_split_into_words=True, ignore_labels=(), lang=lang)[0],
+        pipe({"words": WORDS, "lang": lang}, ignore_labels=()),
+        next(iter(pipe(iter([tuple(WORDS)]), is_split_into_words=True, ignore_labels=(), lang=lang))),
+        pipe(WORDS, is_split_into_words=True, ignore_labels=(), lang=lang, stride=4, max_length=len(numbers)),
+    ):
+        assert [item["entity"] for item in other] == [item["entity"] for item in entities]
+    groups = pipe(WORDS, is_split_into_words=True, ignore_labels=(), lang=lang, aggregation_strategy="first")
+    starts = {entity["start"] for entity in entities}
+    assert all(group["start"] in starts for group in groups)
+    cut = pipe(WORDS, is_split_into_words=True, ignore_labels=(), lang=lang, truncation=True, max_length=9)
+    assert [item["word"] for item in cut] == WORDS[: len(cut)]
+
+
+def test_words_that_cannot_be_used(pipe) -> None:
+    for words, message in (
+        (["Anna", "\u00ad", "wohnt"], r"Word 2 of the text, '\\xad', has no tokens"),
+        ([["Anna"], "Anna wohnt"], "item 2: 'words' must be a list of strings"),
+        ([["Anna", 3]], "item 1: 'words' must be a list of strings"),
+        ([[]], "item 1: The text is empty"),
+        ({"words": ["a"], "text": "a"}, "Unknown key 'text'"),
+        ({"text": "a"}, "Unknown key 'text'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pipe(words, is_split_into_words=True)
+    assert pipe([], is_split_into_words=True) == []
+
+
+def test_ignored_labels(pipe) -> None:
+    everything = pipe(TEXTS[2], ignore_labels=())
+    label = everything[0]["entity"]
+    for ignored in (label, [label]):
+        expected = [entity for entity in everything if entity["entity"] != label]
+        assert pipe(TEXTS[2], ignore_labels=ignored) == expected

@@ -52,6 +52,16 @@ def test_windows_hold_the_question_and_a_part_of_the_context(tokenizer: XLMToken
     assert windows[-1].offset + windows[-1].count == len(context)
 
 
+def test_line_ends_of_a_context_are_spaces(bundles: Bundles) -> None:
+    spaced = WindowBuilder(XLMTokenizer.from_pretrained(bundles("question-answering"), whitespace="space"), "first")
+    plain, broken = (
+        spaced.windows(QUESTION, context, OPTIONS, lang="en", lang_id=1)
+        for context in (CONTEXT, CONTEXT.replace(" ", "\n"))
+    )
+    assert [window.input_ids for window in broken] == [window.input_ids for window in plain]
+    np.testing.assert_array_equal(broken[0].context.spans, plain[0].context.spans)
+
+
 def test_ranges_cover_the_context() -> None:
     rng = random.Random(5)
     for _ in range(300):
@@ -141,6 +151,8 @@ def test_languages_of_question_and_context(builder: WindowBuilder) -> None:
 def test_defaults_suit_the_model() -> None:
     options = resolve_options(512)
     assert (options.max_seq_len, options.doc_stride, options.max_question_len) == (384, 128, 64)
+    assert resolve_options(512, longest_row=100).max_seq_len == 100  # the tokenizer's model_max_length
+    assert resolve_options(512, longest_row=100, max_seq_len=200).max_seq_len == 200
     for positions in range(8, 600):
         options = resolve_options(positions)
         assert options.doc_stride < options.max_seq_len - options.max_question_len - 3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlm_runtime.tokenization.options import Truncation
-from xlm_runtime.tokenization.windows import windows
+from xlm_runtime.tokenization.windows import most_context, overlapping, windows
 
 OVERFLOW = Truncation("only_second", 16, "right", 3, overflow=True)
 
@@ -27,3 +27,22 @@ def test_windows_cover_the_sequence_and_share_the_stride(length: int, room: int,
         assert stop - start >= stride
     steady = ranges[:-1]
     assert all(abs(a[0] - b[0]) == room - stride for a, b in pairwise(steady))
+
+
+@given(st.integers(1, 90), st.integers(1, 20), st.integers(0, 19))
+def test_each_token_is_read_where_it_has_most_context(length: int, room: int, stride: int) -> None:
+    ranges = overlapping(length, room, min(stride, room - 1))
+    parts = most_context(ranges)
+    assert [place for part in parts for place in range(*part)] == list(range(length))
+    assert len(ranges) == 1 or all(stop - start == room for start, stop in ranges)
+    assert all(a[1] - b[0] >= min(stride, room - 1) for a, b in pairwise(ranges))
+
+    def context(place: int, start: int, stop: int) -> float:
+        """Tokens on the side with fewer; at the text's ends there are no more to see."""
+        left = place - start if start else float("inf")
+        return min(left, stop - 1 - place if stop < length else float("inf"))
+
+    for (first, last), own in zip(parts, ranges, strict=True):
+        for place in range(first, last):
+            around = [each for each in ranges if each[0] <= place < each[1]]
+            assert context(place, *own) == max(context(place, *each) for each in around)
