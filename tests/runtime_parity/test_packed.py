@@ -36,6 +36,7 @@ MIXES = ([1], [LONGEST], [9, 9, 9], [1, LONGEST, 2, 1], [31, 7, 1, 18, 2, 25])
 class Row:
     input_ids: list[int]
     lang_id: int
+    second: int | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -121,6 +121,8 @@ class _Row:
     lang_id: int
     tail: list[int]
 
+    second: None = None
+
     @property
     def input_ids(self) -> list[int]:
         return self.ids + self.tail

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from xlm_runtime.errors import InputError, XLMError
 from xlm_runtime.numerics import IntArray, broadcast_rows, pad
 
@@ -28,6 +30,11 @@ class Tokenized(Sized, Protocol):
 
     @property
     def lang_id(self) -> int: ...
+
+    @property
+    def second(self) -> int | None:
+        """The place of the first token of a second text, where there is one."""
+        ...
 
 
 # Rows × longest row of a packed batch, for each token of the budget. Heads that look at whole rows give each its own
@@ -150,3 +157,11 @@ def pad_rows(rows: Sequence[Tokenized], pad_id: int) -> dict[str, IntArray]:
     input_ids, attention_mask = pad([row.input_ids for row in rows], pad_id)
     langs = broadcast_rows([row.lang_id for row in rows], input_ids.shape[1])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "langs": langs}
+
+
+def token_types(second: Sequence[int | None], longest: int) -> IntArray:
+    """`token_type_ids` (rows, longest) of a batch as transformers 4's tokenizer gives them: 1 from each row's second
+    text on, 0 before it and in rows without one."""
+    first = np.array([longest if place is None else place for place in second])
+    types: IntArray = (np.arange(longest) >= first[:, None]).astype(np.int64)
+    return types

@@ -11,7 +11,7 @@ import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows
+from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache
 from xlm_runtime.model.languages import Languages
 from xlm_runtime.sessions import Array, CachingSession, Session
@@ -37,7 +37,8 @@ class TokenSequence:
 
     `spans` (start, end) and `word_ids` are there when they were asked for: for each token its characters in the text
     and the number of its word, None for the special tokens around the text. `words` are those that the text came as.
-    `kept` is there in windows of a longer text, see `windows.encode_windows`.
+    `second` is the place of a pair's second text. `kept` is there in windows of a longer text, see
+    `windows.encode_windows`.
     """
 
     text: str
@@ -47,6 +48,7 @@ class TokenSequence:
     spans: list[tuple[int, int]] | None = None
     word_ids: list[int | None] | None = None
     words: tuple[str, ...] | None = None
+    second: int | None = None
     kept: slice | None = None
 
     def __len__(self) -> int:
@@ -91,6 +93,7 @@ class BundleModel:
         self.batching = batching
         self.has_cache = graph.has_cache
         self._weights_check = weights_check
+        self._reads_types = any(spec.name == "token_type_ids" for spec in graph.inputs)
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
 
     def longest_row(self, max_length: int | None = None) -> int:
@@ -182,7 +185,7 @@ class BundleModel:
                 span if word is None else (span[0] + starts[word], span[1] + starts[word])
                 for span, word in zip(spans, row.words or [], strict=True)
             ]
-        return TokenSequence(item.text, item.text_pair, row.ids, lang_id, spans, row.words, item.words)
+        return TokenSequence(item.text, item.text_pair, row.ids, lang_id, spans, row.words, item.words, row.second)
 
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
@@ -202,6 +205,8 @@ class BundleModel:
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
         if not self.languages.read:
             del arrays["langs"]
+        if self._reads_types:
+            arrays["token_type_ids"] = token_types([row.second for row in batch], arrays["input_ids"].shape[1])
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
         outputs = self.feed({**arrays, **(extra or {})})

@@ -128,6 +128,8 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
     fed = (*_FED, "position_ids", *past) if past else _FED
     if graph.is_packed:
         fed = (*_FED, *INDEX_INPUTS)
+    if bundle.task != "text-generation":  # where transformers gives none either
+        fed = (*fed, "token_type_ids")
     foreign = [name for name in names if name not in fed]
     if foreign:
         raise BundleError(

@@ -66,6 +66,10 @@ class Window:
     lang_id: int
     question_lang_id: int
 
+    @property
+    def second(self) -> int:
+        return self.first
+
     def __len__(self) -> int:
         return len(self.input_ids)
 

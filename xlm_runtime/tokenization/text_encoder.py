@@ -137,11 +137,12 @@ class TextEncoder:
             if length + self.vocabulary.num_special_tokens_to_add(second is not None) > max_length:
                 first, second = self._cut(first, second, Truncation(truncation, max_length, self.truncation_side))
         ids = self.vocabulary.build_inputs_with_special_tokens(first.ids, None if second is None else second.ids)
+        place = None if second is None else len(first.ids) + 2
         if not return_offsets:
-            return TokenRow(ids)
+            return TokenRow(ids, second=place)
         spans = surround((0, 0), first.spans or [], None if second is None else second.spans or [])
         words = surround(None, first.words or [], None if second is None else second.words or [])
-        return TokenRow(ids, spans, words)
+        return TokenRow(ids, spans, words, place)
 
     def ids(self, text: str, lang: str | None = None) -> list[int]:
         """Ids of a text without special tokens around it; those inside it are found.

@@ -12,11 +12,13 @@ class TokenRow(NamedTuple):
         ids: one for each token.
         spans: (start, end) of each token in code points of its text, (0, 0) for special tokens around texts.
         words: the number of each token's word in its text, None for special tokens around texts.
+        second: the place of the first token of a pair's second text.
     """
 
     ids: list[int]
     spans: list[tuple[int, int]] | None = None
     words: list[int | None] | None = None
+    second: int | None = None
 
     def cut(self, kept: tuple[int, int]) -> TokenRow:
         """The tokens of a range."""

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.batching import BatchOptions, answer_groups, pad_rows, plan_batches
+from xlm_runtime.model.batching import BatchOptions, answer_groups, pad_rows, plan_batches, token_types
 
 
 @dataclass(frozen=True)
 class Row:
     input_ids: tuple[int, ...]
     lang_id: int = 0
+    second: int | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -121,3 +122,7 @@ def test_a_group_is_answered_as_soon_as_its_rows_are_there() -> None:
         "forward [1]",
         "postprocess [9, 1]",
     ]
+
+
+def test_token_types() -> None:
+    assert token_types([None, 3, 1], 5).tolist() == [[0] * 5, [0, 0, 0, 1, 1], [0, 1, 1, 1, 1]]
