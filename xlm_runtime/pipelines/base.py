@@ -37,8 +37,8 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         self.model = model
         self.batching = model.batching
 
-    def check(self, lang: Languages, options: O) -> None:  # most tasks have nothing to add
-        """Refuse options that do not fit the model, before an input is read.
+    def check(self, lang: Languages, options: O) -> None:
+        """Refuse options that do not fit the model, before an input is read. Some tasks have nothing to refuse.
 
         Raises:
             InputError: they do not.

@@ -70,7 +70,6 @@ class TextEncoder:
         self.ja_model = ja_model
         self.lang2id = lang2id
         self.truncation_side = truncation_side
-        self.whitespace = whitespace
         self._spaces = whitespace == "space"
         self._tables = moses_tables
         self.reset()
