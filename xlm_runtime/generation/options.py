@@ -10,7 +10,7 @@ EARLY_STOPPING = (True, False, "never")
 
 
 # each beam and each sequence is a row of the batch, with a cache of its own
-_MOST_ROWS = 4096
+_MOST_ROWS = 16384
 
 
 @dataclass(frozen=True)

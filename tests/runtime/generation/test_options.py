@@ -16,7 +16,7 @@ from xlm_runtime import GenerationOptions, InputError
         ({"max_new_tokens": 0}, "max_new_tokens is 0; expected a whole number, 1 or more"),
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
         ({"num_beams": True}, "num_beams is True"),
-        ({"num_beams": 2**31}, "num_beams is 2147483648; expected at most 4,096"),
+        ({"num_beams": 2**31}, "num_beams is 2147483648; expected at most 16,384"),
         ({"num_return_sequences": 2**63, "do_sample": True}, "num_return_sequences is 9223372036854775808; expected"),
         ({"seed": -1, "do_sample": True}, "seed is -1; expected a whole number, 0 or more"),
         ({"temperature": 0.0, "do_sample": True}, "temperature is 0.0; expected a number above 0"),

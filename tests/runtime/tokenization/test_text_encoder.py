@@ -17,15 +17,16 @@ TEXTS = ["lower newer wider", "", "Low, <special1> 'lowest'. No. 5", "<mask>low<
 
 def same(tokenizer: XLMTokenizer, text: str, pair: str | None, lang: str | None, **cut: Any) -> None:
     try:
-        expected = tokenizer(text, pair, lang=lang, return_offsets_mapping=True, **cut)
+        expected = tokenizer(text, pair, lang=lang, return_offsets_mapping=True, return_token_type_ids=True, **cut)
     except InputError as error:
         with pytest.raises(InputError, match=re.escape(str(error))):
             tokenizer.encoder.row(text, pair, lang=lang, **cut)
         return
     plain = tokenizer.encoder.row(text, pair, lang=lang, **cut)
     row = tokenizer.encoder.row(text, pair, lang=lang, return_offsets=True, **cut)
-    assert plain == (expected["input_ids"], None, None)
-    assert row == (expected["input_ids"], expected["offset_mapping"], expected.word_ids())
+    second = None if pair is None else (expected["token_type_ids"] + [1]).index(1)
+    assert plain == (expected["input_ids"], None, None, second)
+    assert row == (expected["input_ids"], expected["offset_mapping"], expected.word_ids(), second)
 
 
 @pytest.mark.parametrize("lang", [None, "de", "fr"])
@@ -65,6 +66,7 @@ def test_ids_without_special_tokens(toy: XLMTokenizer) -> None:
         expected["input_ids"],
         expected["offset_mapping"],
         expected.word_ids(),
+        None,
     )
 
 
