@@ -82,7 +82,7 @@ def generation_options(values: Mapping[str, Any], vocab_size: int) -> Generation
     """The options that the file sets; what it leaves open is as `GenerationOptions` has it.
 
     As in transformers, options that only matter with others count only with them: a temperature without draws is
-    none. Beams and draws together are not offered; then it is beams.
+    none; and where the file names no end of a text, nothing ends it, whatever the configuration says. Beams and draws together are not offered; then it is beams.
 
     Raises:
         InputError: a value of another type or out of its range, named with the file.
@@ -90,8 +90,7 @@ def generation_options(values: Mapping[str, Any], vocab_size: int) -> Generation
     given = {name: value for name, value in values.items() if value is not None}
     options: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
     try:
-        if "eos_token_id" in given:
-            options["eos_token_id"] = _ids("eos_token_id", given["eos_token_id"], vocab_size)
+        options["eos_token_id"] = _ids("eos_token_id", given.get("eos_token_id", []), vocab_size)
         words = given.get("bad_words_ids", [])
         if not isinstance(words, list) or not all(isinstance(ids, list) and ids for ids in words):
             raise InputError(f"bad_words_ids is {words!r}; expected a list of lists of ids.")
@@ -126,7 +125,7 @@ def bundle_defaults(bundle: Bundle) -> GenerationOptions:
         BundleError, InputError: a `generation_config.json` that is none.
     """
     values = read_generation_config(bundle.folder) if GENERATION_FILE in bundle.files else None
-    return generation_options(values or {}, bundle.config.vocab_size)
+    return GenerationOptions() if values is None else generation_options(values, bundle.config.vocab_size)
 
 
 def _draws_beams(values: Mapping[str, Any]) -> bool:
