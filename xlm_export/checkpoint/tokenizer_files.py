@@ -27,7 +27,7 @@ def checkpoint_tokenizer(source: Source, tokenizer: str | Path | None = None) ->
     family = export_family(config)
     folder = source.folder if tokenizer is None else find_source(tokenizer, patterns=TOKENIZER_PATTERNS).folder
     with tempfile.TemporaryDirectory() as draft:
-        converted = family.convert_tokenizer(folder, Path(draft))
+        converted = family.convert_tokenizer(folder, Path(draft), config.vocab_size)
         found = family.runtime.read_tokenizer(draft if converted else folder)
     if found.lang2id is None and config.lang2id is not None:
         found.lang2id, found.id2lang = config.lang2id, config.id2lang

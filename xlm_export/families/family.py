@@ -23,7 +23,7 @@ def _write_tokenizer(tokenizer: XLMTokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _nothing_to_convert(folder: Path, target: Path) -> bool:
+def _nothing_to_convert(folder: Path, target: Path, vocab_size: int) -> bool:
     return False
 
 
@@ -48,9 +48,9 @@ class ExportFamily:
     """Which head a weight file holds, by a tensor that no other head has: (tensor, head), the telling ones first."""
     dropped: re.Pattern[str] = re.compile(r"(?!)")
     """Finds names of tensors that files may hold and inference does not need, such as a loss's."""
-    convert_tokenizer: Callable[[Path, Path], bool] = _nothing_to_convert
-    """Writes a tokenizer in Hugging Face's format into the second folder where the first has one in the family's
-    original format; whether it has."""
+    convert_tokenizer: Callable[[Path, Path, int], bool] = _nothing_to_convert
+    """Writes a tokenizer in Hugging Face's format into the second folder, for a model of so many words, where the first
+    has one in the family's original format; whether it has."""
     write_tokenizer: Callable[[XLMTokenizer, Path], None] = _write_tokenizer
     """Writes what its tokenizer needs into a bundle's folder."""
     fixed_positions: Callable[[Any], Tensor | None] = _learned_positions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 from xlm_export.errors import CheckpointError
@@ -14,10 +15,11 @@ _INSIDE = "@@"  # fastBPE's mark of a piece that is not the last of its word
 _END = "</w>"  # Hugging Face's mark of one that is
 
 
-def convert_tokenizer(folder: Path, target: Path) -> bool:
+def convert_tokenizer(folder: Path, target: Path, vocab_size: int) -> bool:
     """Write `vocab.json` and `merges.txt` of a folder's `codes` and `vocab` into `target`, with the other files there.
 
-    Codes and vocabulary may have an end in common, as in `codes_xnli_15` and `vocab_xnli_15`.
+    Codes and vocabulary may have an end in common, as in `codes_xnli_15` and `vocab_xnli_15`. Of a vocabulary that is
+    larger than the model, as that one is, XLM takes the first tokens (`--max_vocab`); so does this, with a warning.
 
     Returns:
         Whether that is what the folder has; not where it has a `vocab.json`.
@@ -28,8 +30,15 @@ def convert_tokenizer(folder: Path, target: Path) -> bool:
     if (folder / VOCAB).is_file():
         return False
     codes, vocab = _find_pair(folder)
-    text = _read(vocab)
-    (target / VOCAB).write_text(json.dumps(convert_vocabulary(text, vocab), ensure_ascii=False), encoding="utf-8")
+    words = convert_vocabulary(_read(vocab), vocab)
+    if len(words) > vocab_size:
+        warnings.warn(
+            f"'{vocab.name}' has {len(words)} tokens with the special ones, and the model {vocab_size}: the first "
+            f"{vocab_size} are taken, as by XLM's --max_vocab.",
+            stacklevel=4,
+        )
+        words = {token: index for token, index in words.items() if index < vocab_size}
+    (target / VOCAB).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
     (target / MERGES).write_text(_read(codes), encoding="utf-8", newline="\n")
     for name in (CONFIG, SPECIAL_MAP, ADDED):
         if (folder / name).is_file():

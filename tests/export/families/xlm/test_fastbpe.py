@@ -55,13 +55,23 @@ def test_lines_that_xlm_skips_take_no_id(tmp_path: Path) -> None:
     assert [token for token in found if found[token] < 14] == SPECIALS
 
 
+def test_a_vocabulary_that_is_larger_than_the_model(tmp_path: Path) -> None:
+    """`vocab_xnli_15` has 121,328 tokens, and the model that it belongs to 95,000."""
+    vocab, _ = learn_vocabulary()
+    (tmp_path / "target").mkdir()
+    with pytest.warns(UserWarning, match=f"'vocab' has {len(vocab)} tokens .* the model 100: the first 100 are taken"):
+        assert convert_tokenizer(write_original(tmp_path), tmp_path / "target", 100)
+    written = json.loads((tmp_path / "target" / "vocab.json").read_text(encoding="utf-8"))
+    assert written == {token: index for token, index in vocab.items() if index < 100}
+
+
 def test_what_is_no_pair(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No tokenizer found"):
-        convert_tokenizer(tmp_path, tmp_path)
+        convert_tokenizer(tmp_path, tmp_path, 99)
     write_original(tmp_path, "_a")
     write_original(tmp_path, "_b")
     with pytest.raises(CheckpointError, match="several of fastBPE's files: codes_a, codes_b, vocab_a, vocab_b"):
-        convert_tokenizer(tmp_path, tmp_path)
+        convert_tokenizer(tmp_path, tmp_path, 99)
     with pytest.raises(CheckpointError, match=r"'vocab' .* line 1 is 'the many'; expected a token and how often"):
         convert_vocabulary("the many\n", tmp_path / "vocab")
     with pytest.raises(CheckpointError, match="it has no token"):
