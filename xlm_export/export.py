@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from xlm_export.bundle_writer import SECTIONS, write_bundle
-from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_source
+from xlm_export.checkpoint.generation import checked_generation_config
 from xlm_export.checkpoint.languages import set_languages
+from xlm_export.checkpoint.source import find_source
+from xlm_export.checkpoint.tokenizer_files import checkpoint_tokenizer
 from xlm_export.errors import VerificationError
 from xlm_export.families.table import export_family
 from xlm_export.onnx_graph.file import save
@@ -22,6 +25,7 @@ from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, LANGS_INPUT, Bundle, Graph, file_sha256
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
+from xlm_runtime.generation.config_file import GENERATION_FILE
 from xlm_runtime.machine import installed_versions
 from xlm_runtime.tasks import OPTIONAL_INPUTS, PRESENT, find_task, uses_cache, with_full_logits
 from xlm_runtime.tokenization import XLMTokenizer
@@ -47,6 +51,9 @@ def export(
     langs: str = LANGS_INPUT,
     default_lang: str | None = None,
     full_logits: bool = False,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
     verify: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -54,7 +61,7 @@ def export(
     """Trace a checkpoint into a bundle and verify it. The folder appears whole or not at all.
 
     Args:
-        checkpoint: a folder as `save_pretrained` writes it, or a hub id.
+        checkpoint: a folder as `save_pretrained` writes it, or a hub id, `id@revision`.
         bundle: the folder to write.
         task: a task name; by default the checkpoint's architecture decides, and for a language model whether it is
             causal (text-generation) or not (fill-mask).
@@ -74,26 +81,32 @@ def export(
             `config.json` says, or none.
         full_logits: let a language model's graph score every token, as other programs expect, and not those at
             `logit_positions` alone.
+        tokenizer: a folder or hub id with the tokenizer, where the checkpoint has none or another one is meant; also
+            with fastBPE's `codes` and XLM's `vocab`.
+        revision, subfolder: see `load_checkpoint`.
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
         force: replace a folder that is already there.
         progress: see `Progress`.
 
     Raises:
         InputError: an unknown option, or the folder is already there.
-        CheckpointError: see `load_checkpoint`.
+        CheckpointError: see `load_checkpoint`; tokens or languages that the weights have no embedding for.
         VerificationError: the graph's outputs are over the limit.
     """
     steps = Steps(progress, 3)
     target = Path(bundle)
     _check_options(precision, cls_index, target, force)
     steps("load the checkpoint")
-    loaded = load_checkpoint(checkpoint, task)
+    source = find_source(checkpoint, revision, subfolder)
+    words = checkpoint_tokenizer(source, tokenizer)  # before the weights: what is refused is refused at once
+    loaded = load_source(source, task)
     task_row = find_task(loaded.architecture, task, loaded.config.causal)
     if full_logits:
         task_row = with_full_logits(task_row, layout)
+    set_languages(loaded, words, langs, default_lang)
+    generates = task_row.name == "text-generation"
+    generation = checked_generation_config(source.folder, loaded.config) if generates else None
     cached = uses_cache(task_row, loaded.config, cache)
-    tokenizer = bundle_tokenizer(loaded)
-    set_languages(loaded, tokenizer, langs, default_lang)
     graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     steps("trace the graph")
     model = trace(graph, precision, opset)
@@ -105,12 +118,14 @@ def export(
         steps("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
-        written = _write_rest(folder, loaded, graph, tokenizer, Graph(
+        if generation is not None:
+            (folder / GENERATION_FILE).write_text(generation, encoding="utf-8")
+        written = _write_rest(folder, loaded, graph, words, Graph(
             "model.onnx", precision, layout, opset, graph.inputs, graph.outputs
         ), langs, cls_index)  # fmt: skip
         report = None
         if verify:
-            report = verify_bundle(written, graph, tokenizer, steps)
+            report = verify_bundle(written, graph, words, steps)
             written = replace(written, verification=report.to_dict())
             written.write()
     written = replace(written, folder=target)
@@ -155,14 +170,6 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     others = {key: value for key, value in now.verification.items() if key in SECTIONS}
     replace(now, verification=report.to_dict() | others).write()
     return report
-
-
-def bundle_tokenizer(loaded: Checkpoint) -> XLMTokenizer:
-    """The checkpoint's tokenizer, with the languages of its configuration where its own files name none."""
-    tokenizer = family_of(loaded.config).read_tokenizer(loaded.folder)
-    if tokenizer.lang2id is None and loaded.config.lang2id is not None:
-        tokenizer.lang2id, tokenizer.id2lang = loaded.config.lang2id, loaded.config.id2lang
-    return tokenizer
 
 
 def _write_rest(

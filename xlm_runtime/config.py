@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from xlm_runtime.config_values import by_index, check_count, check_options, numbered_labels, read_labels
 from xlm_runtime.errors import BundleError, InputError
 
 # Other names of the same option: Hugging Face's common names and those of the 2019 checkpoints.
@@ -42,7 +43,8 @@ class XLMConfig:
     which reads files.
 
     Raises:
-        InputError: sizes that contradict each other, or adaptive softmax without `asm_cutoffs`.
+        InputError: options of another type or out of range, see `config_values`, sizes that contradict each other, or
+            adaptive softmax without `asm_cutoffs`.
     """
 
     model_type: ClassVar[str] = "xlm"
@@ -93,9 +95,12 @@ class XLMConfig:
     architectures: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "emb_dim", "n_layers", "n_heads", "n_langs", "max_position_embeddings"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        self.id2label = read_labels(self.id2label)
+        if self.id2lang is not None:
+            self.id2lang = by_index("id2lang", self.id2lang)
+        check_options(self)
+        if self.id2lang is None and self.lang2id is not None:
+            self.id2lang = {index: lang for lang, index in self.lang2id.items()}
         if self.emb_dim % self.n_heads:
             raise InputError(
                 f"emb_dim {self.emb_dim} is not a multiple of n_heads {self.n_heads}; each head takes an equal share."
@@ -107,6 +112,12 @@ class XLMConfig:
                 "asm is true but asm_cutoffs is missing; give the cutoffs of the adaptive softmax, "
                 f"such as asm_cutoffs=[{self.vocab_size // 8}, {self.vocab_size // 2}]."
             )
+        if self.asm and self._smallest_cluster() < 1:
+            raise InputError(
+                f"asm_cutoffs is {self.asm_cutoffs} and asm_div_value {self.asm_div_value}; expected rising "
+                f"cutoffs between 0 and vocab_size {self.vocab_size}, and a divisor that leaves emb_dim {self.emb_dim} "
+                "at least 1 when it divides it once for each of them."
+            )
         if self.problem_type not in (
             None,
             "regression",
@@ -117,11 +128,12 @@ class XLMConfig:
                 f"problem_type is {self.problem_type!r}; expected regression, single_label_classification or "
                 "multi_label_classification."
             )
-        self.id2label = {int(index): label for index, label in self.id2label.items()}
-        if self.id2lang is not None:
-            self.id2lang = {int(index): lang for index, lang in self.id2lang.items()}
-        elif self.lang2id is not None:
-            self.id2lang = {index: lang for lang, index in self.lang2id.items()}
+
+    def _smallest_cluster(self) -> int:
+        """Width of adaptive softmax's smallest cluster; 0 where the cutoffs are none."""
+        cutoffs = self.asm_cutoffs or []
+        rising = all(a < b for a, b in zip([0, *cutoffs], [*cutoffs, self.vocab_size], strict=True))
+        return int(self.emb_dim // self.asm_div_value ** len(cutoffs)) if rising and len(cutoffs) < 16 else 0
 
     @property
     def head_dim(self) -> int:
@@ -159,7 +171,9 @@ class XLMConfig:
             options.pop("id2label", None)
             num_labels = values.get("num_labels", values.get("_num_labels"))
             if num_labels is not None:
-                options["id2label"] = {index: f"LABEL_{index}" for index in range(num_labels)}
+                options["id2label"] = numbered_labels(num_labels)
+        elif values.get("num_labels") is not None:
+            check_count(values["num_labels"], options["id2label"])
         for name in ("summary_first_dropout", "summary_last_dropout", "asm_div_value"):
             if name in options and options[name] is None:
                 del options[name]
@@ -194,11 +208,11 @@ def read_config_file(folder: str | Path) -> dict[str, Any]:
         BundleError: the file is missing or holds no JSON object.
     """
     path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise BundleError(f"File 'config.json' not found in path '{folder}'.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"File 'config.json' not found in path '{folder}'.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"File 'config.json' in path '{folder}' is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BundleError(f"File 'config.json' in path '{folder}' holds no JSON object.")
@@ -208,5 +222,7 @@ def read_config_file(folder: str | Path) -> dict[str, Any]:
 def other_model_error(model_type: Any, expected: tuple[str, ...]) -> BundleError:
     """What to raise for a `config.json` of another model than the `expected` ones."""
     known = " or ".join(f"'{name}'" for name in expected)
-    hint = _FOREIGN_MODEL_TYPES.get(model_type, f"Only model_type {known} can be loaded.")
-    return BundleError(f"config.json has model_type '{model_type}', expected {known}. {hint}")
+    hint = f"Only model_type {known} can be loaded."
+    if isinstance(model_type, str):
+        hint = _FOREIGN_MODEL_TYPES.get(model_type, hint)
+    return BundleError(f"config.json has model_type {model_type!r}, expected {known}. {hint}")

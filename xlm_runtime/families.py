@@ -78,10 +78,10 @@ def read_config(folder: str | Path) -> XLMConfig:
 
     Raises:
         BundleError: the file is missing, not JSON, or describes a model of no family in the table.
-        InputError: the options contradict each other.
+        InputError: options of another type or out of range, or that contradict each other.
     """
     values = read_config_file(folder)
     model_type = values.get("model_type", XLM.model_type)
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise other_model_error(model_type, tuple(FAMILIES))
     return FAMILIES[model_type].config.from_dict(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 from tests.conftest import Checkpoints, Exported
 from tests.export.conftest import Traced
 from xlm_export import export
+from xlm_runtime import GenerationOptions, pipeline
 from xlm_runtime.bundle import Bundle
+from xlm_runtime.cli import main as cli
 from xlm_runtime.errors import InputError
+from xlm_runtime.generation.config_file import GENERATION_FILE
 
 
 def test_external_data(checkpoints: Checkpoints, exported: Exported, tmp_path: Path) -> None:
@@ -50,6 +54,27 @@ def test_an_existing_folder_is_kept_without_force(traced: Traced, tmp_path: Path
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no bundle and will not be replaced"):
         export(checkpoint, tmp_path / "other", force=True)
+
+
+def test_the_generation_config_becomes_the_bundles_defaults(
+    traced: Traced, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = shutil.copytree(traced("text-generation"), tmp_path / "checkpoint")
+    values = {"max_new_tokens": 7, "num_beams": 2, "eos_token_id": [1, 5], "typical_p": 0.5, "use_cache": True}
+    (checkpoint / GENERATION_FILE).write_text(json.dumps(values), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"generation_config\.json .* asks for typical_p, which"):
+        bundle = export(checkpoint, tmp_path / "bundle", verify=False)
+    assert GENERATION_FILE in bundle.files
+    pipe = pipeline("text-generation", bundle.folder)
+    assert pipe.defaults == GenerationOptions(max_new_tokens=7, num_beams=2, eos_token_id=(1, 5))
+    expected = pipe("the old", pipe.defaults.replace(max_new_tokens=3))
+    assert pipe("the old") == pipe("the old", pipe.defaults)
+    assert cli.main(["text-generation", str(bundle.folder), "the old", "--max-new-tokens", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ids"] == expected["ids"]
+    (checkpoint / GENERATION_FILE).write_text('{"eos_token_id": 99999}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"'generation_config\.json' .* eos_token_id is 99999"):
+        export(checkpoint, tmp_path / "other", verify=False)
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_interrupted_export_leaves_nothing(traced: Traced, tmp_path: Path) -> None:

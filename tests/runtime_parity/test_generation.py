@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export, load_checkpoint
 from xlm_runtime import GenerationOptions, pipeline
+from xlm_runtime.bundle import file_sha256
+from xlm_runtime.generation.config_file import GENERATION_FILE
 from xlm_runtime.model.cache import KeyValueCache
 
 NEW = 16
@@ -231,6 +234,42 @@ def test_the_mask_token_mode_equals_transformers(bundles: Bundles, options: dict
         if "num_beams" in options:
             got = [ours["score"] for ours in answers]
             np.testing.assert_allclose(got, output.sequences_scores.numpy(), atol=RUNTIME_FP32)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"eos_token_id": [1, 60, 90, 120, 200, 250], "no_repeat_ngram_size": 2, "max_new_tokens": 12},
+        {"eos_token_id": [1, 60, 90, 120, 200, 250], "num_beams": 3, "length_penalty": 0.7, "early_stopping": True,
+         "max_new_tokens": 10},
+        {"eos_token_id": 1, "bad_words_ids": [[60], [90, 120]], "suppress_tokens": [200, 250], "max_new_tokens": 8,
+         "repetition_penalty": 1.4, "temperature": 0.3, "top_k": 5, "min_new_tokens": 3},
+        {"bos_token_id": 0, "pad_token_id": 2, "_from_model_config": True, "max_new_tokens": 6},
+    ],
+    ids=["several ends", "beams", "words that are not to come", "no end"],
+)  # fmt: skip
+def test_the_checkpoints_generation_config(bundles: Bundles, values: dict[str, Any], tmp_path: Path) -> None:
+    """What a call does not say comes from the file, as in transformers."""
+    folder = Path(shutil.copytree(bundles("text-generation-bidirectional"), tmp_path / "bundle"))
+    original = bundles("text-generation-bidirectional").parent / "checkpoints" / "text-generation-bidirectional"
+    checkpoint = Path(shutil.copytree(original, tmp_path / "checkpoint"))
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")) | {
+        "eos_token_id": [*range(9, 255, 4)]
+    }
+    contents = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    for name, content in (("config.json", config), (GENERATION_FILE, values)):
+        for place in (checkpoint, folder):
+            (place / name).write_text(json.dumps(content), encoding="utf-8")
+        contents["files"][name] = file_sha256(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(contents), encoding="utf-8")
+    model, tokenizer = theirs(checkpoint), transformers.XLMTokenizer.from_pretrained(checkpoint)
+    pipe = pipeline("text-generation", folder)
+    for text, answer in zip(TEXTS, pipe(TEXTS, prompt_start="<s>"), strict=True):
+        ids = prompt_ids(tokenizer, text, None, 0)
+        with torch.inference_mode():
+            new = model.generate(torch.tensor([ids]), use_cache=False, pad_token_id=2)[0].tolist()[len(ids) :]
+        assert answer["ids"] == new[: len(answer["ids"])]
+        assert set(new[len(answer["ids"]) :]) <= {2}
 
 
 CAUSAL = {

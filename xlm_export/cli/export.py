@@ -15,9 +15,12 @@ from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="folder as save_pretrained writes it, or a hub id")
+    parser.add_argument("checkpoint", help="folder as save_pretrained writes it, or a hub id, org/name[@REV]")
     parser.add_argument("bundle", type=Path, help="folder to write")
     parser.add_argument("--task", choices=TASK_NAMES, help="default: what the checkpoint's architecture says")
+    parser.add_argument("--tokenizer", metavar="FOLDER|ID", help="where the tokenizer is (default: the checkpoint)")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a checkpoint on the hub")
+    parser.add_argument("--subfolder", metavar="NAME", help="folder of the checkpoint within")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--opset", type=int, default=DEFAULT_OPSET,
                         help=f"version of ONNX's operators (default {DEFAULT_OPSET})")  # fmt: skip
@@ -77,6 +80,9 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         langs=options.langs,
         default_lang=options.default_lang,
         full_logits=options.full_logits,
+        tokenizer=options.tokenizer,
+        revision=options.revision,
+        subfolder=options.subfolder,
         verify=not options.no_verify,
         force=options.force,
         progress=progress,

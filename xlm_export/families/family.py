@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ NO_HEAD, LM_HEAD = "Model", "WithLMHeadModel"
 
 def _write_tokenizer(tokenizer: XLMTokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
+
+
+def _nothing_to_convert(folder: Path, target: Path, vocab_size: int) -> bool:
+    return False
 
 
 def _learned_positions(config: Any) -> None:
@@ -45,6 +50,11 @@ class ExportFamily:
     names: WeightNames
     head_tensors: tuple[tuple[str, str], ...]
     """Which head a weight file holds, by a tensor that no other head has: (tensor, head), the telling ones first."""
+    dropped: re.Pattern[str] = re.compile(r"(?!)")
+    """Finds names of tensors that files may hold and inference does not need, such as a loss's."""
+    convert_tokenizer: Callable[[Path, Path, int], bool] = _nothing_to_convert
+    """Writes a tokenizer in Hugging Face's format into the second folder, for a model of so many words, where the first
+    has one in the family's original format; whether it has."""
     write_tokenizer: Callable[[XLMTokenizer, Path], None] = _write_tokenizer
     """Writes what its tokenizer needs into a bundle's folder."""
     fixed_positions: Callable[[Any], Tensor | None] = _learned_positions

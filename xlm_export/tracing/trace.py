@@ -119,7 +119,11 @@ def _name_products(model: onnx_ir.Model, names: WeightNames) -> None:
 
 def _own_biases(model: onnx_ir.Model) -> None:
     """A bias of its own for each product: folding merges equal ones, as the zeros of new models are, and then the
-    names, by which passes and quantisers find layers, would depend on the weights' values."""
+    names, by which passes and quantisers find layers, would depend on the weights' values.
+
+    Products of several layers have one weight where folding merged these too, as in a tiny model of equal weights; then
+    the first one names the bias.
+    """
     for node in model.graph:
         weight = node.inputs[1] if node.op_type == "MatMul" else None
         if weight is None or not (weight.name or "").endswith(".weight.transposed"):
@@ -127,7 +131,8 @@ def _own_biases(model: onnx_ir.Model) -> None:
         name = str(weight.name).removesuffix("weight.transposed") + "bias"
         for use in tuple(node.outputs[0].uses()):
             bias = use.node.inputs[1]
-            if use.node.op_type == "Add" and bias is not None and bias.is_initializer() and bias.name != name:
+            taken = name in model.graph.initializers
+            if use.node.op_type == "Add" and bias is not None and bias.is_initializer() and not taken:
                 own = onnx_ir.val(name, const_value=bias.const_value)
                 model.graph.register_initializer(own)
                 use.node.replace_input_with(1, own)

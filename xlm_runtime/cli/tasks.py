@@ -256,7 +256,7 @@ COMMANDS = {
     "text-generation": Command(
         "text that continues prompts; with --score how probable texts are",
         text_generation.add_options,
-        lambda args: _fixed(text_generation.read_options(args)),
+        text_generation.read_options,
         text_generation.answer_rows,
         truncates=False,
         answering=lambda pipe, args: pipe.scoring if args.score else pipe,

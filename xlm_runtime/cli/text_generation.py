@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.errors import InputError
-from xlm_runtime.generation import GenerationOptions
+from xlm_runtime.generation.config_file import bundle_defaults
+from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.text_generation import TextGenerationOptions
 from xlm_runtime.pipelines.text_scoring import TextScoringOptions
 
@@ -17,7 +19,7 @@ Rows = list[list[str]]
 _EARLY = {"yes": True, "no": False, "never": "never"}
 # options that take a number, under the names of `GenerationOptions`
 _NUMBERS: tuple[tuple[str, type, str], ...] = (
-    ("max_new_tokens", int, "most tokens to generate (default: 32)"),
+    ("max_new_tokens", int, "most tokens to generate (default: the checkpoint's, or 32)"),
     ("min_new_tokens", int, "no end before so many tokens"),
     ("temperature", float, "with --sample: above 1 more varied, below 1 less"),
     ("top_k", int, "with --sample: draw among the N best tokens"),
@@ -32,8 +34,10 @@ _NUMBERS: tuple[tuple[str, type, str], ...] = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the command; those not given keep `GenerationOptions`' defaults."""
-    parser.add_argument("--sample", action="store_true", help="draw tokens instead of taking the best ones")
+    """The options of the command; those not given are the bundle's defaults."""
+    parser.add_argument(
+        "--sample", action=argparse.BooleanOptionalAction, help="draw tokens instead of taking the best ones"
+    )
     for name, kind, text in _NUMBERS:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
@@ -53,13 +57,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_options(args: argparse.Namespace) -> TextGenerationOptions | TextScoringOptions:
-    """The pipeline's options, or with --score those of its scoring.
+def read_options(args: argparse.Namespace) -> Callable[[BundleModel], TextGenerationOptions | TextScoringOptions]:
+    """The pipeline's options for an opened model, or with --score those of its scoring.
 
     Raises:
-        InputError: options that contradict each other.
+        InputError: options that contradict each other; also when the function that is returned is called.
     """
-    given: dict[str, Any] = {name: getattr(args, name) for name, _, _ in _NUMBERS if getattr(args, name) is not None}
+    given: dict[str, Any] = {} if args.sample is None else {"do_sample": args.sample}
+    given |= {name: True for name in ("ignore_eos", "return_scores") if getattr(args, name)}
+    given |= {name: getattr(args, name) for name, _, _ in _NUMBERS if getattr(args, name) is not None}
     if args.early_stopping is not None:
         given["early_stopping"] = _EARLY[args.early_stopping]
     for name in ("bad_words", "stop"):
@@ -67,14 +73,13 @@ def read_options(args: argparse.Namespace) -> TextGenerationOptions | TextScorin
             given[name] = tuple(getattr(args, name))
     if args.stream and args.json:
         raise InputError("--stream prints bare text, --json one value a line; choose one.")
-    flags = {"do_sample": args.sample, "ignore_eos": args.ignore_eos, "return_scores": args.return_scores}
     if args.score:
-        others = [name for name, is_set in {**flags, **given, "stream": args.stream}.items() if is_set]
+        others = [*given, *(["stream"] if args.stream else [])]
         if others:
             named = ", ".join("--" + ("sample" if name == "do_sample" else name.replace("_", "-")) for name in others)
             raise InputError(f"--score reads texts and generates none; leave out {named}.")
-        return TextScoringOptions(args.prompt_start)
-    return TextGenerationOptions(GenerationOptions(**flags, **given), args.prompt_start)
+        return lambda model: TextScoringOptions(args.prompt_start)
+    return lambda model: TextGenerationOptions(bundle_defaults(model.bundle).replace(**given), args.prompt_start)
 
 
 def answer_rows(answer: Any) -> Rows:

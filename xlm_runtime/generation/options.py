@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from xlm_runtime.errors import InputError
 
 EARLY_STOPPING = (True, False, "never")
+# what only matters when tokens are drawn, and with beams, with the value that says nothing
+_DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": None}
+_OF_BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
 
 
 # each beam and each sequence is a row of the batch, with a cache of its own
@@ -34,8 +38,10 @@ class GenerationOptions:
             multiplied) by it (Keskar et al. 2019).
         no_repeat_ngram_size: no sequence of so many tokens occurs twice, prompt included; 0 allows all.
         bad_words: words or phrases that are never generated.
+        bad_words_ids: the same by their ids.
         stop: strings at which the text ends, themselves left out.
-        eos_token_id: ids that end a text; by default the configuration's.
+        eos_token_id: ids that end a text; by default those of the bundle's `generation_config.json`, or else the
+            configuration's.
         ignore_eos: go on past the end of a text, to `max_new_tokens`.
         return_scores: also return each token's log-probability under the model, and the sequence's score.
 
@@ -57,6 +63,7 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words: tuple[str, ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
     stop: tuple[str, ...] = ()
     eos_token_id: int | tuple[int, ...] | None = None
     ignore_eos: bool = False
@@ -78,6 +85,13 @@ class GenerationOptions:
         for name in ("num_beams", "num_return_sequences"):
             if getattr(self, name) > _MOST_ROWS:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at most {_MOST_ROWS:,}.")
+        for name in ("do_sample", "ignore_eos", "return_scores"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected True or False.")
+        for name in ("temperature", "repetition_penalty", "top_p", "length_penalty"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise InputError(f"{name} is {value!r}; expected a number.")
         for name in ("temperature", "repetition_penalty"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0.")
@@ -87,9 +101,20 @@ class GenerationOptions:
             raise InputError(f"early_stopping is {self.early_stopping!r}; expected True, False or 'never'.")
         for name in ("bad_words", "stop"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(text, str) and text.strip() for text in value):
+            if not isinstance(value, (list, tuple)) or not all(
+                isinstance(text, str) and text.strip() for text in value
+            ):
                 raise InputError(f"{name} is {value!r}; expected a tuple of strings, none of them empty.")
         self._check_contradictions()
+
+    def replace(self, **changes: Any) -> GenerationOptions:
+        """These options with some in place of others; what then no longer matters, such as a temperature without
+        draws, is left out, unless it is among the changes.
+
+        Raises:
+            InputError: as `GenerationOptions` itself.
+        """
+        return GenerationOptions(**{**relevant({**asdict(self), **changes}), **changes})
 
     def _check_contradictions(self) -> None:
         if self.min_new_tokens > self.max_new_tokens:
@@ -99,12 +124,11 @@ class GenerationOptions:
         if self.ignore_eos and (self.eos_token_id is not None or self.min_new_tokens):
             raise InputError("ignore_eos makes eos_token_id and min_new_tokens meaningless; leave one of them out.")
         if not self.do_sample:
-            drawn = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": None}
-            given = [name for name, default in drawn.items() if getattr(self, name) != default]
+            given = [name for name, default in _DRAWN.items() if getattr(self, name) != default]
             if given:
                 raise InputError(f"{', '.join(given)} only matter when tokens are drawn; set do_sample=True.")
         if self.num_beams == 1:
-            if self.length_penalty != 1.0 or self.early_stopping is not False:
+            if any(getattr(self, name) != default for name, default in _OF_BEAMS.items()):
                 raise InputError("length_penalty and early_stopping only matter with beams; set num_beams above 1.")
             if self.num_return_sequences > 1 and not self.do_sample:
                 raise InputError(
@@ -119,3 +143,11 @@ class GenerationOptions:
                 f"num_return_sequences {self.num_return_sequences} is above num_beams {self.num_beams}; raise the "
                 "latter."
             )
+
+
+def relevant(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of `GenerationOptions` without those that others make meaningless."""
+    beams = values.get("num_beams", 1)
+    unused = {} if values.get("do_sample") else _DRAWN
+    unused = unused | ({} if isinstance(beams, int) and beams > 1 else _OF_BEAMS)
+    return {name: value for name, value in values.items() if name not in unused}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.generation.decoder import Prompt
+from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.model import BundleModel, TextItem
 
@@ -27,15 +28,12 @@ class PromptBuilder:
         start = family_of(model.config).prompt_start_id(model.tokenizer)
         self._default_start = [] if start is None else [start]
 
-    def build(
-        self, item: TextItem, start: str | None = None, new_tokens: int = 0, bad_words: Sequence[str] = ()
-    ) -> Prompt:
+    def build(self, item: TextItem, start: str | None = None, options: GenerationOptions | None = None) -> Prompt:
         """Ids of a prompt, checked against the model's positions.
 
         Args:
             start: token before the text, such as "<s>", or "" for none; by default the family's.
-            new_tokens: that are to follow.
-            bad_words: texts that are not to come.
+            options: how many tokens are to follow, and which not; by default none follow.
 
         Raises:
             InputError: no token, too many of them, an unknown language or start token.
@@ -46,6 +44,7 @@ class PromptBuilder:
         if not ids:
             raise InputError("The prompt is empty and prompt_start is too; give a text or a start token.")
         limit = self.model.config.max_position_embeddings
+        new_tokens = 0 if options is None else options.max_new_tokens
         if len(ids) + new_tokens > limit:
             excerpt = item.text[:40] + ("…" if len(item.text) > 40 else "")
             raise InputError(
@@ -53,7 +52,9 @@ class PromptBuilder:
                 f"{new_tokens}: {len(ids) + new_tokens} in all, but the model has only {limit} positions. "
                 + (f"Ask for at most {limit - len(ids)}." if len(ids) < limit and new_tokens else "Shorten the text.")
             )
-        forbidden = (tuple(self._ids(words, item.lang)) for words in bad_words)
+        if options is None:
+            return Prompt(ids, lang_id)
+        forbidden = [tuple(self._ids(words, item.lang)) for words in options.bad_words] + [*options.bad_words_ids]
         return Prompt(ids, lang_id, tuple(words for words in forbidden if words))
 
     def _ids(self, text: str, lang: str | None) -> list[int]:

@@ -13,6 +13,7 @@ from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache
+from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import Languages
 from xlm_runtime.sessions import Array, CachingSession, Session
 from xlm_runtime.tokenization import XLMTokenizer
@@ -227,9 +228,11 @@ class BundleModel:
         """The graph's outputs as the session gives them, for all of its inputs.
 
         Raises:
+            InputError: ids that the model has no embedding for.
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed.
         """
+        check_ids(inputs, self.config, self.tokenizer.vocabulary.token)
         self.check_weights()
         return self.session.run(inputs)
 

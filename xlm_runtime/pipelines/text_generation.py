@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
+from xlm_runtime.generation.config_file import bundle_defaults
 from xlm_runtime.generation.decoder import CachedDecoder, Decoder, Prompt, RecomputingDecoder
 from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.generation.processors import make_processors
@@ -39,14 +40,13 @@ class GeneratedText(_Scores):
 
 
 Answer = GeneratedText | list[GeneratedText]
-DEFAULT = GenerationOptions()
 
 
 @dataclass(frozen=True)
 class TextGenerationOptions:
     """See `TextGenerationPipeline.__call__`."""
 
-    generation: GenerationOptions = DEFAULT
+    generation: GenerationOptions
     prompt_start: str | None = None
 
 
@@ -55,11 +55,16 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
 
     A prompt begins with the start token, `</s>` unless `prompt_start` says otherwise: XLM was trained on streams in
     which it stands before every sentence. An empty prompt is the start token alone.
+
+    Attributes:
+        defaults: how text is generated where a call does not say: as the checkpoint's `generation_config.json` asks
+            for. `pipe(text, pipe.defaults.replace(max_new_tokens=50))` changes one option.
     """
 
     def __init__(self, model: BundleModel) -> None:
         super().__init__(model)
         self.batching = batch_options(model)
+        self.defaults = bundle_defaults(model.bundle)
         self.scoring = TextScoringPipeline(model)
         self._prompts = PromptBuilder(model)
         self._mask_id = family_of(model.config).prompt_mask_id(model.config, model.tokenizer)
@@ -67,7 +72,7 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
     def __call__(
         self,
         inputs: TextInputs,
-        options: GenerationOptions = DEFAULT,
+        options: GenerationOptions | None = None,
         *,
         lang: Languages = None,
         prompt_start: str | None = None,
@@ -77,7 +82,7 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
 
         Args:
             inputs: prompts, or dictionaries with "text" and "lang"; languages may differ within a batch.
-            options: see `GenerationOptions`.
+            options: all of them, see `GenerationOptions`; by default `defaults`.
             lang: language of all prompts, or a list with one for each.
             prompt_start: token before the prompt, such as "<s>", or "" for none; by default `</s>`.
             on_error: "raise", "skip" or "return" for an input that cannot be used, see `Pipeline.answer`.
@@ -86,11 +91,12 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
             InputError: prompt and new tokens together exceed the model's positions, a prompt without tokens, an
                 unknown language or start token.
         """
-        return self.answer(inputs, lang=lang, on_error=on_error, options=TextGenerationOptions(options, prompt_start))
+        wanted = TextGenerationOptions(options or self.defaults, prompt_start)
+        return self.answer(inputs, lang=lang, on_error=on_error, options=wanted)
 
     def preprocess(self, item: Any, lang: str | None, options: TextGenerationOptions) -> list[PromptRow]:
         asked = options.generation
-        prompt = self._prompts.build(read_text(item, lang), options.prompt_start, asked.max_new_tokens, asked.bad_words)
+        prompt = self._prompts.build(read_text(item, lang), options.prompt_start, asked)
         return [PromptRow(prompt, _rows(asked) * (len(prompt) + asked.max_new_tokens))]
 
     def forward(self, batch: list[PromptRow], options: TextGenerationOptions) -> list[list[Hypothesis]]:
@@ -111,7 +117,7 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
     def stream(
         self,
         text: TextInput,
-        options: GenerationOptions = DEFAULT,
+        options: GenerationOptions | None = None,
         *,
         lang: str | None = None,
         prompt_start: str | None = None,
@@ -123,13 +129,14 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         Raises:
             InputError: as in a call, when the iterator is made; also for options with several results, or beams.
         """
+        options = options or self.defaults
         if options.num_beams > 1 or options.num_return_sequences > 1:
             raise InputError(
                 "A stream shows one text as it grows, but num_beams or num_return_sequences is above 1, which leaves "
                 "the best one open to the end; call the pipeline instead."
             )
         options = self._with_eos(options)
-        prompt = self._prompts.build(read_text(text, lang), prompt_start, options.max_new_tokens, options.bad_words)
+        prompt = self._prompts.build(read_text(text, lang), prompt_start, options)
         return self._pieces(prompt, options)
 
     def score(
@@ -210,10 +217,11 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         return str(decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _with_eos(self, options: GenerationOptions) -> GenerationOptions:
-        """The options with the ids that end a text, the configuration's where none are given."""
+        """The options with the ids that end a text, the checkpoint's where none are given."""
         if options.ignore_eos or options.eos_token_id is not None:
             return options
-        return replace(options, eos_token_id=_as_tuple(self.model.config.eos_token_id))
+        ids = self.defaults.eos_token_id
+        return replace(options, eos_token_id=_as_tuple(self.model.config.eos_token_id if ids is None else ids))
 
 
 def _rows(options: GenerationOptions) -> int:

@@ -19,7 +19,10 @@ _MLQA_NAME = re.compile(r"(?:dev|test)-context-([a-z]{2})-question-([a-z]{2})\.j
 
 @dataclass(frozen=True)
 class SquadExample:
-    """A question of a file; `answers` is empty where the context has none. Contexts are shared between questions."""
+    """A question of a file; `answers` is empty where the context has none. Contexts are shared between questions.
+
+    `id` is the question's key in files of predictions: an id that is a number in the file stands there as a string.
+    """
 
     id: str
     question: str
@@ -113,7 +116,7 @@ class _Reader:
             raise self.error(at, "is missing")
         value = values[key]
         if not isinstance(value, kind):
-            expected = {"str": "a string", "list": "a list", "int": "a number"}[kind.__name__]
+            expected = {"str": "a string", "list": "a list"}[kind.__name__]
             raise self.error(at, f"is a {type(value).__name__}; expected {expected}")
         return value
 
@@ -122,17 +125,24 @@ class _Reader:
         return [(f"{at}[{i}]", item) for i, item in enumerate(self.entry(values, key, list, place))]
 
     def example(self, qa: dict[str, Any], context: str, place: str) -> SquadExample:
-        answers = []
-        for at, answer in self.items(qa, "answers", place):
-            answers.append(self.entry(self.mapping(at, answer), "text", str, at))
-            start = self.entry(answer, "answer_start", int, at)
-            if not 0 <= start <= len(context):
-                raise self.error(f"{at}.answer_start", f"is {start}; the context has {len(context)} characters")
+        """A question; where its answers start does not matter here, since answers are compared by their text."""
         question = self.entry(qa, "question", str, place)
         if not question.strip():
             raise self.error(f"{place}.question", "is empty")
-        identifier = self.entry(qa, "id", str, place)
-        impossible = qa.get("is_impossible", False)
-        if not isinstance(impossible, bool):
-            raise self.error(f"{place}.is_impossible", f"is {impossible!r}; expected true or false")
-        return SquadExample(identifier, question, context, () if impossible else tuple(answers))
+        impossible = self._impossible(qa, place)
+        listed = [] if impossible and "answers" not in qa else self.items(qa, "answers", place)
+        answers = tuple(self.entry(self.mapping(at, answer), "text", str, at) for at, answer in listed)
+        return SquadExample(self._identifier(qa, place), question, context, () if impossible else answers)
+
+    def _identifier(self, qa: dict[str, Any], place: str) -> str:
+        """The id as a key of the published files of predictions, where JSON has numbers as strings, too."""
+        value = qa.get("id")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return json.dumps(value)
+        return self.entry(qa, "id", str, place)
+
+    def _impossible(self, qa: dict[str, Any], place: str) -> bool:
+        value = qa.get("is_impossible", False)
+        if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+            return bool(value)
+        raise self.error(f"{place}.is_impossible", f"is {value!r}; expected true or false, or 1 or 0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,32 @@ from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added
 
 VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
 SPECIAL_MAP, ADDED, TABLES = "special_tokens_map.json", "added_tokens.json", "moses.json"
-_PLAIN_OPTIONS = (
-    "lang2id",
-    "do_lowercase_and_remove_accent",
-    "model_max_length",
-    "padding_side",
-    "truncation_side",
-    "clean_up_tokenization_spaces",
-)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _is_languages(value: object) -> bool:
+    return isinstance(value, dict) and all(type(number) is int for number in value.values())
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        key.isascii() and key.isdigit() and isinstance(name, str) for key, name in value.items()
+    )
+
+
+# option of the configuration → whether it can be used, and what it ought to be
+_PLAIN_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "lang2id": (_is_languages, "an object of whole numbers by languages"),
+    "id2lang": (_is_names, "an object of languages by whole numbers"),
+    "do_lowercase_and_remove_accent": (lambda value: isinstance(value, bool), "true or false"),
+    "model_max_length": (_is_count, "a number above 0"),
+    "padding_side": (lambda value: isinstance(value, str), "a string"),
+    "truncation_side": (lambda value: isinstance(value, str), "a string"),
+    "clean_up_tokenization_spaces": (lambda value: isinstance(value, bool), "true or false"),
+}
 
 
 def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
@@ -53,14 +71,22 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         extra_tokens = None if extra is None else [_special(value, by_content) for value in _values(extra)]
     except (InputError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"'{path / CONFIG}' holds special tokens that cannot be read: {error}") from error
+    if any(index < 0 for index in added):
+        raise BundleError(f"'{path / CONFIG}' has added tokens with negative ids.")
     if saved is None:
         known = {token_text(token) for token in [*named.values(), *(extra_tokens or [])] if token is not None}
         for content, index in _read_json(path / ADDED).items():
+            if type(index) is not int or index < 0:
+                raise BundleError(f"'{path / ADDED}' has {index!r} as the id of '{content}'; expected 0 or more.")
             is_special = content in known
             added[index] = AddedToken(content, normalized=not is_special, special=is_special)
     options: dict[str, Any] = {name: config[name] for name in _PLAIN_OPTIONS if config.get(name) is not None}
-    if config.get("id2lang") is not None:
-        options["id2lang"] = {int(index): lang for index, lang in config["id2lang"].items()}
+    for name, value in options.items():
+        fits, expected = _PLAIN_OPTIONS[name]
+        if not fits(value):
+            raise BundleError(f"'{path / CONFIG}' has {value!r} as {name}; expected {expected}.")
+    if "id2lang" in options:
+        options["id2lang"] = {int(index): lang for index, lang in options["id2lang"].items()}
     options |= named
     if extra_tokens is not None:
         options["additional_special_tokens"] = extra_tokens
@@ -92,14 +118,14 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     Raises:
         BundleError: it is missing, or no token → id table.
     """
+    if not path.is_file():
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
-        raise BundleError(f"'{path}' must map tokens to ids.")
+    if not isinstance(data, dict) or set(map(type, data.values())) - {int} or min(data.values(), default=0) < 0:
+        raise BundleError(f"'{path}' must map tokens to ids, numbers from 0 on.")
     return data
 
 
@@ -109,20 +135,20 @@ def read_merges(path: Path) -> dict[str, int]:
     Raises:
         BundleError: it is missing, or not UTF-8.
     """
+    if not path.is_file():
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.")
     try:
         return parse_merges(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
     except ValueError as error:
         raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is missing."""
+    if not path.is_file():
+        return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is not valid JSON: {error}") from error
     if not isinstance(data, dict):

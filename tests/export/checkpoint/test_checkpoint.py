@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tests.make_checkpoint import make_checkpoint
 from tests.paths import SHARED
 from xlm_export import CheckpointError, load_checkpoint
-from xlm_export.checkpoint.checkpoint import find_folder
 from xlm_export.families.xlm.family import XLM
 from xlm_runtime.errors import BundleError, InputError
 
@@ -78,11 +76,113 @@ def test_a_folder_of_2019(zipped: bool, half: bool, tmp_path: Path) -> None:
     assert (hidden(folder) - want).abs().max() < (0.05 if half else 1e-6)
 
 
-def test_tied_projection_may_be_absent(tmp_path: Path) -> None:
+PROJECTION, WORDS = "pred_layer.proj.weight", "transformer.embeddings.weight"
+
+
+@pytest.mark.parametrize("kept", [(PROJECTION,), (WORDS,), (PROJECTION, WORDS)])
+def test_a_file_may_hold_either_of_two_tied_weights(kept: tuple[str, ...], tmp_path: Path) -> None:
+    """`safetensors.torch.save_model` keeps the one whose name sorts first, `save_pretrained` the embeddings."""
     folder = make_checkpoint(tmp_path / "a", LM)
-    edit_weights(folder, lambda w: {k: v for k, v in w.items() if k != "pred_layer.proj.weight"})
+    words = load_file(folder / "model.safetensors")[WORDS]
+    edit_weights(folder, lambda w: drop(WORDS)(w) | dict.fromkeys(kept, words))
     model = load_checkpoint(folder).model
-    assert model.get_parameter("pred_layer.proj.weight") is model.get_parameter("transformer.embeddings.weight")
+    assert model.get_parameter(PROJECTION) is model.get_parameter(WORDS)
+    theirs = transformers.XLMWithLMHeadModel.from_pretrained(folder)
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    body = load_checkpoint(folder, "feature-extraction").model
+    assert torch.equal(body.get_parameter("embeddings.weight"), words)
+
+
+@pytest.mark.parametrize("wrap", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."])
+def test_names_from_parallel_and_compiled_training(wrap: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a", LM)
+    want = hidden(folder)
+    edit_weights(folder, lambda w: {wrap + name.replace("ffns.", "ffns._orig_mod."): w[name] for name in w})
+    assert torch.equal(hidden(folder), want)
+    assert load_checkpoint(folder).architecture == LM
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [
+        ("transformer.layer_norm_emb.weight", "transformer.layer_norm_emb.gamma"),
+        ("transformer.layer_norm_emb.bias", "transformer.layer_norm_emb.beta"),
+        ("pred_layer.proj.bias", "module.pred_layer.proj.bias"),
+        ("pred_layer.proj.bias", "_orig_mod.pred_layer.proj.bias"),
+    ],
+)
+def test_two_names_of_one_weight(name: str, twin: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a", LM)
+    edit_weights(folder, lambda w: w | {twin: w[name] + 1})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    assert f"'{name}'" in str(caught.value)
+    assert f"'{twin}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extra"),
+    [
+        ("XLMForSequenceClassification", ("loss_fct.weight", "pred_layer.proj.bias")),
+        ("XLMForTokenClassification", ("module.loss_fct.pos_weight", "transformer.position_ids")),
+        ("XLMModel", ("pred_layer.proj.bias", "position_ids")),
+        (LM, ("criterion.weight", "qa_outputs.weight")),
+    ],
+)
+def test_what_inference_does_not_need_is_named_and_left_out(
+    architecture: str, extra: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "a", architecture)
+    edit_weights(folder, lambda w: w | dict.fromkeys(extra, torch.ones(3, dtype=torch.int64)))
+    names = "".join(f"(?=.*{name.removeprefix('module.')})" for name in extra)
+    with pytest.warns(UserWarning, match=rf"{names}.*left out"):
+        loaded = load_checkpoint(folder)
+    theirs = getattr(transformers, architecture).from_pretrained(make_checkpoint(tmp_path / "b", architecture))
+    assert all(torch.equal(loaded.model.state_dict()[name], value) for name, value in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", ["XLMForSequenceClassification", "XLMModel"])
+def test_a_checkpoint_that_does_not_say_its_class_may_have_what_is_left_of_pre_training(
+    architecture: str, tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "a", architecture)
+    edit_config(folder, architectures=...)
+    if architecture == "XLMForSequenceClassification":
+        edit_weights(folder, lambda w: w | {"pred_layer.proj.bias": torch.ones(3)})
+    assert load_checkpoint(folder).architecture == architecture
+
+
+def test_the_advice_to_correct_the_class_appears_where_it_helps(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a", "XLMForMultipleChoice")
+    edit_config(folder, architectures=["XLMForSequenceClassification"])
+    with pytest.raises(CheckpointError, match=r"those of 'XLMForMultipleChoice'\. Correct 'architectures'"):
+        load_checkpoint(folder)
+    edit_config(folder, architectures=["XLMForMultipleChoice"])
+    assert load_checkpoint(folder).architecture == "XLMForMultipleChoice"
+    folder = make_checkpoint(tmp_path / "b", "XLMForSequenceClassification")
+    edit_weights(folder, lambda w: drop("sequence_summary.summary.bias")(w) | {"pred_layer.proj.bias": torch.ones(3)})
+    with pytest.raises(CheckpointError, match=r"missing.*summary\.bias") as caught:  # no other class would have it
+        load_checkpoint(folder)
+    assert "architectures" not in str(caught.value)
+
+
+def test_the_simple_question_answering_head_has_two_outputs(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a", "XLMForQuestionAnsweringSimple")
+    edit_config(folder, id2label={"0": "a", "1": "b", "2": "c"})
+    with pytest.raises(InputError, match="num_labels is 3, but XLMForQuestionAnsweringSimple has 2 outputs"):
+        load_checkpoint(folder)
+
+
+def test_weights_in_half_that_want_gradients(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a", "XLMModel")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(
+        {name: torch.nn.Parameter(value.half()) for name, value in weights.items()}, folder / "pytorch_model.bin"
+    )
+    state = load_checkpoint(folder).model.state_dict()
+    assert all(torch.equal(state[name], value.half().float()) for name, value in weights.items())
 
 
 def test_base_into_head_names_the_new_weights(tmp_path: Path) -> None:
@@ -150,53 +250,6 @@ def test_tensors_that_do_not_fit(edit: Any, message: str, tmp_path: Path) -> Non
     edit_weights(folder, edit)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder)
-
-
-def test_truncated_files(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "a", LM)
-    path = folder / "model.safetensors"
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match=r"'model\.safetensors'.*truncated"):
-        load_checkpoint(folder)
-    path.unlink()
-    torch.save({"a": torch.ones(1000)}, folder / "pytorch_model.bin")
-    data = (folder / "pytorch_model.bin").read_bytes()
-    for kept in (data[: len(data) // 2], b""):
-        (folder / "pytorch_model.bin").write_bytes(kept)
-        with pytest.raises(CheckpointError, match=r"'pytorch_model\.bin'.*truncated"):
-            load_checkpoint(folder)
-
-
-def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "a", LM)
-    (folder / "model.safetensors").unlink()
-    torch.save({"a": shutil.rmtree}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="cannot be read as PyTorch weights"):
-        load_checkpoint(folder)
-
-
-def test_missing_shard(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "a", LM)
-    (folder / "model.safetensors").unlink()
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"'model-00001-of-00002\.safetensors', named in"):
-        load_checkpoint(folder)
-
-
-def test_other_folders_and_names(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="Folder '/nowhere/at/all' not found"):
-        find_folder("/nowhere/at/all")
-    with pytest.raises(CheckpointError, match=r"'FacebookAI/xlm-mlm-en-2048' is no folder.*give the folder"):
-        find_folder("FacebookAI/xlm-mlm-en-2048", offline=True)
-    with pytest.raises(BundleError, match=r"'config\.json' not found"):
-        load_checkpoint(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="No weights found"):
-        load_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match="is a file"):
-        find_folder(str(tmp_path / "config.json"))
 
 
 def test_other_models_and_tasks_are_refused(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import Checkpoints, Exported, HalfBundles
+from tests.make_checkpoint import make_checkpoint
 from tests.tolerances import RUNTIME_FP32
-from xlm_export import load_checkpoint, verify
+from xlm_export import export, load_checkpoint, verify
 from xlm_export.families.xlm.family import XLM
 from xlm_export.tracing.graph import ExportGraph
 from xlm_runtime.bundle import Bundle
@@ -128,6 +130,14 @@ def test_opsets(summary: tuple[Path, Bundle]) -> None:
     opset = SUMMARIES[load_checkpoint(checkpoint).config.summary_type]
     assert bundle.graph().opset == opset
     assert onnx.load(bundle.folder / "model.onnx").opset_import[0].version == opset
+
+
+def test_weights_that_are_all_equal(tmp_path: Path) -> None:
+    """Folding merges them, and products of all layers then share weight and bias."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMForTokenClassification")
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({name: torch.ones_like(value) for name, value in weights.items()}, checkpoint / "model.safetensors")
+    assert export(checkpoint, tmp_path / "bundle", layout="packed").verification["status"] == "passed"
 
 
 @pytest.mark.parametrize("inputs", [("token_type_ids", "position_ids"), ("inputs_embeds",)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from xlm_export.families.family import ExportFamily
+from xlm_export.families.xlm.fastbpe import convert_tokenizer
 from xlm_export.families.xlm.languages import fix_language
 from xlm_export.families.xlm.modeling import (
     XLMForMultipleChoice,
@@ -16,7 +17,7 @@ from xlm_export.families.xlm.modeling import (
     XLMWithLMHeadModel,
 )
 from xlm_export.families.xlm.modeling.model import sinusoidal_embeddings
-from xlm_export.families.xlm.names import HEAD_TENSORS, NAMES
+from xlm_export.families.xlm.names import DROPPED, HEAD_TENSORS, NAMES
 from xlm_export.families.xlm.tokenizer import write_tokenizer
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.families import XLM as RUNTIME
@@ -42,6 +43,8 @@ XLM = ExportFamily(
     },
     names=NAMES,
     head_tensors=HEAD_TENSORS,
+    dropped=DROPPED,
+    convert_tokenizer=convert_tokenizer,
     write_tokenizer=write_tokenizer,
     fixed_positions=fixed_positions,
     fix_language=fix_language,

@@ -17,10 +17,14 @@ NAMES = WeightNames(
 
 HEAD_TENSORS = (
     ("logits_proj.weight", "ForMultipleChoice"),
-    ("pred_layer.proj.bias", "WithLMHeadModel"),
-    ("pred_layer.proj.head.weight", "WithLMHeadModel"),
     ("qa_outputs.start_logits.dense.weight", "ForQuestionAnswering"),
     ("qa_outputs.weight", "ForQuestionAnsweringSimple"),
     ("classifier.weight", "ForTokenClassification"),
     ("sequence_summary.summary.weight", "ForSequenceClassification"),
+    # last, since what was fine-tuned may still have what it was pre-trained with
+    ("pred_layer.proj.bias", "WithLMHeadModel"),
+    ("pred_layer.proj.head.weight", "WithLMHeadModel"),
 )
+
+# a buffer of 2019, and weights of the loss
+DROPPED = re.compile(r"(?:^|\.)(?:position_ids$|(?:loss|loss_fct|loss_fn|criterion)\.)")

@@ -62,7 +62,8 @@ class XLMPreTrainedModel(FamilyModel):
         for module in self.modules():
             if isinstance(module, XLMModel) and self.config.sinusoidal_embeddings:
                 positions = module.position_embeddings.weight
-                positions.copy_(sinusoidal_embeddings(positions.shape[0], positions.shape[1]))
+                if not positions.is_meta:
+                    positions.copy_(sinusoidal_embeddings(positions.shape[0], positions.shape[1]))
 
 
 class XLMModel(XLMPreTrainedModel):

@@ -232,10 +232,19 @@ def _squeezed(x: Tensor | None) -> Tensor | None:
 
 
 class XLMForQuestionAnsweringSimple(XLMPreTrainedModel):
-    """The transformer with a start and an end score for each token."""
+    """The transformer with a start and an end score for each token.
+
+    Raises:
+        InputError: `num_labels` is not 2.
+    """
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
+        if config.num_labels != 2:
+            raise InputError(
+                f"num_labels is {config.num_labels}, but XLMForQuestionAnsweringSimple has 2 outputs, the scores of an "
+                "answer's start and end. Leave id2label out of config.json, or give it 2 entries."
+            )
         self.transformer = XLMModel(config)
         self.qa_outputs = nn.Linear(config.emb_dim, config.num_labels)
         self.init_weights()
