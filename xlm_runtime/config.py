@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from xlm_runtime.checked_json import read_object
 from xlm_runtime.errors import BundleError, InputError
 
 # Other names of the same option: Hugging Face's common names and those of the 2019 checkpoints.
@@ -190,20 +190,14 @@ def read_config_file(folder: str | Path) -> dict[str, Any]:
     Raises:
         BundleError: the file is missing or holds no JSON object.
     """
-    path = Path(folder) / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(Path(folder) / "config.json")
     except FileNotFoundError:
         raise BundleError(f"File 'config.json' not found in path '{folder}'.") from None
-    except ValueError as error:
-        raise BundleError(f"File 'config.json' in path '{folder}' is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise BundleError(f"File 'config.json' in path '{folder}' holds no JSON object.")
-    return values
 
 
 def other_model_error(model_type: Any, expected: tuple[str, ...]) -> BundleError:
     """What to raise for a `config.json` of another model than the `expected` ones."""
     known = " or ".join(f"'{name}'" for name in expected)
-    hint = _FOREIGN_MODEL_TYPES.get(model_type, f"Only model_type {known} can be loaded.")
+    hint = _FOREIGN_MODEL_TYPES.get(str(model_type), f"Only model_type {known} can be loaded.")
     return BundleError(f"config.json has model_type '{model_type}', expected {known}. {hint}")

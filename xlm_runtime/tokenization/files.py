@@ -8,6 +8,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from xlm_runtime.checked_json import (
+    check,
+    flag,
+    map_of,
+    matching,
+    nullable,
+    one_of,
+    positive,
+    read_object,
+    read_text,
+    record,
+    text,
+    whole,
+)
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.tokenization.bpe import parse_merges
 from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added_token, token_text
@@ -23,6 +37,23 @@ _PLAIN_OPTIONS = (
     "clean_up_tokenization_spaces",
 )
 
+_ID = whole(0, 2**31 - 1)
+_SIDE = nullable(one_of("left", "right"))
+_OPTIONS = record(
+    {},
+    {
+        "lang2id": nullable(map_of(text, _ID)),
+        "id2lang": nullable(map_of(matching(r"\d{1,9}", "the number of a language"), text)),
+        "do_lowercase_and_remove_accent": nullable(flag),
+        "model_max_length": nullable(positive),
+        "padding_side": _SIDE,
+        "truncation_side": _SIDE,
+        "clean_up_tokenization_spaces": nullable(flag),
+    },
+)
+_ADDED_TOKENS = map_of(text, _ID)
+_REMEDY = "copy the tokenizer's folder again, or save it again"
+
 
 def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     """The tokenizer's options in a folder, by the names of its constructor's arguments.
@@ -37,6 +68,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"'{path}' is not a folder. Expected one that holds {VOCAB} and {MERGES}.")
     config = _read_json(path / CONFIG)
+    check(config, _OPTIONS, f"'{path / CONFIG}'", _REMEDY)
     saved = config.get("added_tokens_decoder")
     added: dict[int, AddedToken] = {}
     special: dict[str, Any] = {name: config[name] for name in SPECIAL_NAMES if name in config}
@@ -55,7 +87,9 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"'{path / CONFIG}' holds special tokens that cannot be read: {error}") from error
     if saved is None:
         known = {token_text(token) for token in [*named.values(), *(extra_tokens or [])] if token is not None}
-        for content, index in _read_json(path / ADDED).items():
+        listed = _read_json(path / ADDED)
+        check(listed, _ADDED_TOKENS, f"'{path / ADDED}'", _REMEDY)
+        for content, index in listed.items():
             is_special = content in known
             added[index] = AddedToken(content, normalized=not is_special, special=is_special)
     options: dict[str, Any] = {name: config[name] for name in _PLAIN_OPTIONS if config.get(name) is not None}
@@ -93,13 +127,17 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         BundleError: it is missing, or no token → id table.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
+    except BundleError:
+        raise
     except FileNotFoundError as error:
         raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is not valid JSON: {error}") from error
     if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
         raise BundleError(f"'{path}' must map tokens to ids.")
+    if data and not 0 <= min(data.values()) <= max(data.values()) < 2**31:
+        raise BundleError(f"'{path}' has the ids {min(data.values())} to {max(data.values())}, expected ids from 0 on.")
     return data
 
 
@@ -110,24 +148,17 @@ def read_merges(path: Path) -> dict[str, int]:
         BundleError: it is missing, or not UTF-8.
     """
     try:
-        return parse_merges(path.read_text(encoding="utf-8"))
+        return parse_merges(read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
     except FileNotFoundError as error:
         raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
-    except ValueError as error:
-        raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is missing."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"'{path}' must hold a JSON object, got {type(data).__name__}.")
-    return data
 
 
 def write_vocabulary(
