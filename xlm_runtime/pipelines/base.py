@@ -23,6 +23,8 @@ TextInputs = TextInput | Iterable[TextInput]
 class Pipeline(ABC, Generic[O, R, T, A]):
     """A task on an opened bundle. A task fills in three steps; `answer` runs them, and a call makes the options.
 
+    It can be pickled, and is opened in the other process with the same arguments.
+
     Args:
         model: the opened bundle.
     """
@@ -30,6 +32,9 @@ class Pipeline(ABC, Generic[O, R, T, A]):
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.batching = model.batching
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model,), {"batching": self.batching}
 
     @abstractmethod
     def preprocess(self, item: Any, lang: str | None, options: O) -> Sequence[R]:
