@@ -1,7 +1,7 @@
-"""What writes bundles: a new one (`write_bundle`), and a further graph in one that is there (`add_graph`).
+"""What writes a further graph into a bundle that is there.
 
-A bundle is never half written. A new one is filled in a folder beside its place. A further graph is written under a
-hidden name in the bundle's own folder, where the weights are that it reads, and sessions open it there.
+A bundle is never half written. The graph is written under a hidden name in the bundle's own folder, where the weights
+are that it reads, and sessions open it there.
 
 `add_graph` then puts the graph in its place. At no moment does `bundle.json` name a file with another content than it
 says, so where a graph takes the name of an earlier one, `bundle.json` first loses that one. On any exception the bundle
@@ -14,14 +14,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from xlm_export.onnx_graph.file import external_data, rename_external_file
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph, file_sha256
-from xlm_runtime.errors import BundleError
+from xlm_runtime.bundle.locks import held, writing
+from xlm_runtime.errors import BundleError, InputError
 
 Section = Literal["quantized", "optimized"]
 """Of `Bundle.verification`: graph file → the report on what was made."""
@@ -31,59 +32,35 @@ EXPORTED = ("fp32", "fp16", "bf16")
 """Precisions that an export gives; graphs in others were made by recipes."""
 
 
-@contextmanager
-def write_bundle(target: Path) -> Iterator[Path]:
-    """A folder to fill, beside `target`, whose place it takes at the end. On any exception all is as before.
-
-    Args:
-        target: the bundle's folder; one that is there is replaced.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp's folders are private
-        if target.exists():
-            _swap(draft, target)
-        else:
-            draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _swap(draft: Path, target: Path) -> None:
-    """Put a folder in another one's place, which goes, or comes back where the new one cannot be put there."""
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    old = holder / target.name
-    try:
-        target.rename(old)
-        draft.rename(target)
-    except BaseException:
-        if old.exists():
-            if target.exists():
-                target.rename(draft)
-            old.rename(target)
-        holder.rmdir()
-        raise
-    shutil.rmtree(holder, ignore_errors=True)
+_DRAFT = ".adding-"
 
 
 @contextmanager
 def draft_of(bundle: Bundle) -> Iterator[Path]:
     """A hidden name in the bundle's folder for a graph that `add_graph` puts in its place.
 
-    At the end all that has this name, or begins with it, is removed: external data, other models for a while.
+    At the end all that has this name, or begins with it, is removed: external data, other models for a while. So are
+    drafts that killed processes left: a draft has a lock, which its process holds.
     """
-    folder, name = bundle.folder, f".adding-{os.urandom(4).hex()}.onnx"
-    try:
-        yield folder / name
-    finally:
-        for path in folder.glob(f"{name}*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    folder, name = bundle.folder, f"{_DRAFT}{os.urandom(4).hex()}.onnx"
+    for lock in folder.glob(f"{_DRAFT}*.onnx.lock"):
+        with suppress(OSError), held(lock) as dead:
+            if dead:
+                _remove_all(folder, lock.name.removesuffix(".lock"))
+    with held(folder / f"{name}.lock"):
+        try:
+            yield folder / name
+        finally:
+            _remove_all(folder, name)
+
+
+def _remove_all(folder: Path, name: str) -> None:
+    """Remove what has this name, or begins with it."""
+    for path in folder.glob(f"{name}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -124,6 +101,46 @@ def recipe_of(bundle: Bundle, graph: Graph) -> str | None:
     return str(report["recipe"]) if "recipe" in report else None
 
 
+def is_exported(bundle: Bundle, graph: Graph) -> bool:
+    """Whether a graph is as it was traced: no recipe and no target."""
+    return graph.is_portable and graph.precision in EXPORTED and recipe_of(bundle, graph) is None
+
+
+def exported_graph(bundle: Bundle) -> Graph:
+    """The graph that the bundle was exported with, whichever is its first one now.
+
+    Raises:
+        InputError: it has none.
+    """
+    for graph in bundle.graphs:
+        if is_exported(bundle, graph):
+            return graph
+    there = ", ".join(graph.title for graph in bundle.graphs)
+    raise InputError(f"The bundle '{bundle.folder}' has no graph as it was exported, only {there}; export it again.")
+
+
+def set_default(folder: str | Path, name: str) -> Graph:
+    """Make a graph the bundle's first one, whose quality pipelines take where no precision is asked for.
+
+    Args:
+        name: its file, or its recipe or precision, of which the first portable graph is taken.
+
+    Returns:
+        The graph.
+
+    Raises:
+        InputError: there is none.
+        BundleError: see `Bundle.load`.
+    """
+
+    def put_first(bundle: Bundle) -> Bundle:
+        files = [graph.file for graph in bundle.graphs]
+        first = bundle.graph_of_file(name) if name in files else bundle.graph(name)
+        return replace(bundle, graphs=(first, *(graph for graph in bundle.graphs if graph != first)))
+
+    return Bundle.update(folder, put_first).graphs[0]
+
+
 def replaced_by(bundle: Bundle, entry: Graph, section: Section) -> tuple[Graph, ...]:
     """The bundle's graphs that a new one takes the place of.
 
@@ -161,20 +178,39 @@ def add_graph(
     Raises:
         BundleError: the source's files are no longer those that it was made of, or another graph has its name.
     """
-    contents, data = bundle.folder / BUNDLE_FILE, external_data(draft)
+    data = external_data(draft)
     if data.exists():
         rename_external_file(draft, data.name, external_data(bundle.folder / entry.file).name)
     names = (entry.file, external_data(bundle.folder / entry.file).name)
     drafts = dict(zip(names, _own_files(draft), strict=False))
+    if not drafts:
+        raise BundleError(f"The bundle '{bundle.folder}' was replaced while a graph was made of it; try again.")
+    with writing(bundle.folder):
+        return _put(bundle, draft, drafts, source, entry, section, report)
+
+
+def _put(
+    bundle: Bundle,
+    draft: Path,
+    drafts: Mapping[str, Path],
+    source: Graph,
+    entry: Graph,
+    section: Section,
+    report: Mapping[str, Any],
+) -> Bundle:
+    """`add_graph`, while nobody else writes; `drafts` are the new files by their names to be."""
+    contents = bundle.folder / BUNDLE_FILE
     now = Bundle.load(bundle.folder, accept_failed=True)
     gone = replaced_by(now, entry, section)
     old = {name for graph in gone for name in now.files_of(replace(graph, weights_in=()))}
+    old -= {name for graph in now.graphs if graph not in gone for name in now.files_of(graph)}
     _check_unchanged(bundle, now, source, drafts.keys() - old)
     rest = _without(now, gone, old)
     reports = {**rest.verification.get(section, {}), entry.file: dict(report)}
+    graphs = (entry, *rest.graphs) if now.graphs[0] in gone else (*rest.graphs, entry)  # the default stays the default
     made = replace(
         rest,
-        graphs=(*rest.graphs, entry),
+        graphs=graphs,
         files={**rest.files, **{name: file_sha256(path) for name, path in drafts.items()}},
         verification={**rest.verification, section: reports},
     )

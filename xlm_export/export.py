@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xlm_export.bundle_writer import SECTIONS, write_bundle
+from xlm_export.bundle_folder import check_place, write_bundle
+from xlm_export.bundle_writer import SECTIONS, exported_graph
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_source
 from xlm_export.checkpoint.generation import checked_generation_config
 from xlm_export.checkpoint.languages import set_languages
@@ -22,8 +23,8 @@ from xlm_export.tracing.graph import TORCH_DTYPES, ExportGraph
 from xlm_export.tracing.trace import DEFAULT_OPSET, trace
 from xlm_export.verification.against_torch import verify_bundle
 from xlm_export.verification.report import VerificationReport
-from xlm_runtime.bundle import BUNDLE_FILE, CLS_INDEX_CONVENTIONS, LANGS_INPUT, Bundle, Graph, file_sha256
-from xlm_runtime.errors import InputError
+from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, LANGS_INPUT, Bundle, Graph, file_sha256
+from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.generation.config_file import GENERATION_FILE
 from xlm_runtime.machine import installed_versions
@@ -85,7 +86,7 @@ def export(
             with fastBPE's `codes` and XLM's `vocab`.
         revision, subfolder: see `load_checkpoint`.
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
-        force: replace a folder that is already there.
+        force: replace a bundle that is already there, with all its graphs; other files in its folder stay.
         progress: see `Progress`.
 
     Raises:
@@ -95,7 +96,8 @@ def export(
     """
     steps = Steps(progress, 3)
     target = Path(bundle)
-    _check_options(precision, cls_index, target, force)
+    _check_options(precision, cls_index)
+    check_place(target, force)
     steps("load the checkpoint")
     source = find_source(checkpoint, revision, subfolder)
     words = checkpoint_tokenizer(source, tokenizer)  # before the weights: what is refused is refused at once
@@ -114,7 +116,7 @@ def export(
     model.metadata_props.update(
         {"task": task_row.name, "architecture": loaded.architecture, "precision": precision, "layout": layout}
     )
-    with write_bundle(target) as folder:
+    with write_bundle(target, force) as folder:
         steps("write the bundle")
         save(model, folder / "model.onnx", external_data)
         del model
@@ -135,7 +137,7 @@ def export(
 
 
 def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None = None) -> VerificationReport:
-    """Compare a bundle's first graph, the exported one, with its checkpoint and note the outcome in the bundle.
+    """Compare a bundle's exported graph with its checkpoint and note the outcome in the bundle.
 
     Raises:
         InputError: the bundle has no graph that torch can be compared with.
@@ -146,7 +148,7 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
     written.check_files()
     steps("load the checkpoint")
     loaded = load_checkpoint(checkpoint, written.task)
-    entry = written.graph()
+    entry = exported_graph(written)
     names = tuple(spec.name for spec in entry.inputs)
     optional = tuple(name for name in OPTIONAL_INPUTS if name in names)
     if entry.is_packed:  # always has positions
@@ -166,9 +168,15 @@ def verify(bundle: str | Path, checkpoint: str | Path, progress: Progress | None
             f"({written.architecture}) holds; give the checkpoint that it was exported from."
         )
     report = verify_bundle(written, graph, tokenizer, steps)
-    now = Bundle.load(bundle, accept_failed=True)  # others may have written meanwhile
-    others = {key: value for key, value in now.verification.items() if key in SECTIONS}
-    replace(now, verification=report.to_dict() | others).write()
+
+    def note(now: Bundle) -> Bundle:  # others may have written meanwhile
+        if now.digest(entry) != written.digest(entry):
+            raise BundleError(f"The graph '{entry.file}' of the bundle '{bundle}' was replaced while it was verified; "
+                              "try again.")  # fmt: skip
+        others = {key: value for key, value in now.verification.items() if key in SECTIONS}
+        return replace(now, verification=report.to_dict() | others)
+
+    Bundle.update(bundle, note)
     return report
 
 
@@ -203,14 +211,8 @@ def _write_rest(
     return bundle
 
 
-def _check_options(precision: str, cls_index: str, target: Path, force: bool) -> None:
+def _check_options(precision: str, cls_index: str) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"Unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}.")
     if cls_index not in CLS_INDEX_CONVENTIONS:
         raise InputError(f"Unknown cls_index '{cls_index}'; expected one of {', '.join(CLS_INDEX_CONVENTIONS)}.")
-    if target.exists() and not target.is_dir():
-        raise InputError(f"'{target}' is a file; give the name of a folder to write.")
-    if target.exists() and not force and any(target.iterdir()):
-        raise InputError(f"The folder '{target}' is already there; use --force (force=True) to replace it.")
-    if target.exists() and any(target.iterdir()) and not (target / BUNDLE_FILE).is_file():
-        raise InputError(f"The folder '{target}' holds no bundle and will not be replaced; give another one.")

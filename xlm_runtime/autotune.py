@@ -147,9 +147,8 @@ def keep(folder: str | Path, record: Record) -> None:
     Raises:
         BundleError: the file cannot be written.
     """
-    bundle = Bundle.load(folder)  # anew: something else may have been added to it meanwhile
-    try:
-        replace(bundle, timings=replace_record(bundle, record)).write()
+    try:  # anew: something else may have been added to it meanwhile
+        Bundle.update(folder, lambda bundle: replace(bundle, timings=replace_record(bundle, record)))
     except OSError as error:
         raise BundleError(
             f"The figures could not be kept: '{folder}' cannot be written ({error.strerror}). Run it on a copy of the "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from xlm_runtime.checked_json import read_object
 from xlm_runtime.config_values import by_index, check_count, check_options, numbered_labels, read_labels
 from xlm_runtime.errors import BundleError, InputError
 
@@ -207,16 +207,10 @@ def read_config_file(folder: str | Path) -> dict[str, Any]:
     Raises:
         BundleError: the file is missing or holds no JSON object.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise BundleError(f"File 'config.json' not found in path '{folder}'.")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"File 'config.json' in path '{folder}' is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise BundleError(f"File 'config.json' in path '{folder}' holds no JSON object.")
-    return values
+        return read_object(Path(folder) / "config.json")
+    except FileNotFoundError:
+        raise BundleError(f"File 'config.json' not found in path '{folder}'.") from None
 
 
 def other_model_error(model_type: Any, expected: tuple[str, ...]) -> BundleError:

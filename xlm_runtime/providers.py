@@ -31,7 +31,8 @@ class Provider:
             for a portable one.
         layouts: of the graphs that it takes.
         max_tokens: layout → tokens of a batch.
-        multiples: what the tokens of a packed batch and its longest row are filled up to, see `packing.Multiples`.
+        multiples: what the tokens of a packed batch and its longest row are filled up to, see `packing.Multiples`; the
+            second one bounds the steps in which padded batches are filled up, see `filling.FilledSession`.
         lacks: precisions that it has no kernels for.
         execution_provider: ONNX Runtime's name of it.
         reads_engines: whether it computes with a TensorRT engine that was built from the graph, weights included.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Bundles
 from xlm_export import optimize, quantize
-from xlm_export.bundle_writer import add_graph, draft_of, recipe_of, replaced_by, write_bundle
+from xlm_export.bundle_writer import add_graph, draft_of, exported_graph, recipe_of, replaced_by, set_default
 from xlm_export.cli.main import main
 from xlm_export.errors import VerificationError
 from xlm_export.onnx_graph import file as onnx_file
@@ -259,7 +259,7 @@ def test_a_source_that_was_replaced_meanwhile(bundle: Path) -> None:
     entry = replace(now.graph(), file="model.other.onnx", recipe="other")
     with draft_of(now) as draft:
         shutil.copy(bundle / "model.onnx", draft)
-        replace(now, files=now.files | {"model.onnx": "0"}).write()
+        replace(now, files=now.files | {"model.onnx": "0" * 64}).write()
         with pytest.raises(BundleError, match=r"File 'model.onnx' .* was replaced while a graph was made of it"):
             add_graph(now, draft, now.graph(), entry, "quantized", {})
 
@@ -307,31 +307,6 @@ def test_a_draft_without_hard_links(bundle: Path, monkeypatch: pytest.MonkeyPatc
     listed(bundle)
 
 
-@pytest.mark.parametrize("error", [OSError(1, "Operation not permitted"), KeyboardInterrupt()])
-@pytest.mark.parametrize("failing", [1, 2])
-def test_a_bundle_that_cannot_be_replaced_comes_back(
-    failing: int, error: BaseException, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`export --force` renames the old folder, then the new one."""
-    before, rename, calls = contents(bundle), Path.rename, []
-
-    def fail(path: Path, target: Path) -> Path:
-        calls.append(path)
-        if len(calls) == failing:
-            raise error
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(type(error)), write_bundle(bundle) as draft:
-        (draft / "new.txt").write_text("new")
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert contents(bundle) == before
-    with write_bundle(bundle) as draft:
-        (draft / "new.txt").write_text("new")
-    assert contents(tmp_path) == {"bundle/new.txt": b"new"}
-
-
 def test_interrupted_means_that_nothing_was_written(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,4 +334,86 @@ def test_a_limit_that_is_broken_leaves_the_graph_to_be_replaced(bundle: Path) ->
     before = contents(bundle)
     with pytest.raises(VerificationError):
         quantize(bundle, "int8-dynamic", limits=Limits(max_divergence=1e-9), force=True)
+    assert contents(bundle) == before
+
+
+def test_what_a_planted_entry_names_is_not_deleted(bundle: Path, tmp_path: Path) -> None:
+    """`quantize --force` removes the files of the graph that it replaces: plain names inside the folder alone."""
+    quantize(bundle, "int8-dynamic")
+    for name in ("../mine.onnx", str(tmp_path / "mine.onnx"), "vocab.json", "sub/mine.onnx"):
+        (tmp_path / "mine.onnx").write_text("mine")
+        folder = Path(shutil.copytree(bundle, tmp_path / "planted"))
+        (folder / "sub").mkdir()
+        (folder / "sub" / "mine.onnx").write_text("mine")
+        values = json.loads((folder / BUNDLE_FILE).read_text())
+        values["graphs"].append({**values["graphs"][1], "file": name})
+        values["files"][name] = file_sha256(folder / name)
+        (folder / BUNDLE_FILE).write_text(json.dumps(values))
+        before = contents(tmp_path)
+        with pytest.raises(BundleError, match="expected"):
+            quantize(folder, "int8-dynamic", force=True)
+        assert contents(tmp_path) == before
+        shutil.rmtree(folder)
+
+
+def test_weights_that_another_graph_reads_stay(bundle: Path) -> None:
+    """A graph that stays may read weights out of one that goes, in a bundle that others made."""
+    quantize(bundle, "int8-dynamic")
+    values = json.loads((bundle / BUNDLE_FILE).read_text())
+    values["graphs"][0]["weights_in"] = ["model.int8-dynamic.onnx"]
+    (bundle / BUNDLE_FILE).write_text(json.dumps(values))
+    before = contents(bundle)
+    with pytest.raises(BundleError, match=r"has another file 'model.int8-dynamic.onnx', whose name the new graph"):
+        quantize(bundle, "int8-dynamic", force=True)
+    assert contents(bundle) == before
+
+
+@pytest.mark.parametrize("name", ["int8-dynamic", "int8", "model.int8-dynamic.onnx"])
+def test_the_default(name: str, bundle: Path, bundles: Bundles, capsys: pytest.CaptureFixture[str]) -> None:
+    quantize(bundle, "int8-dynamic")
+    assert pipeline("text-classification", bundle).model.graph.file == "model.onnx"
+    assert main(["default", str(bundle), name]) == 0
+    assert "without a precision pipelines take int8-dynamic now (model.int8-dynamic.onnx)" in capsys.readouterr().out
+    assert pipeline("text-classification", bundle).model.graph.file == "model.int8-dynamic.onnx"
+    listed(bundle)
+    made = optimize(bundle, "onnxruntime-cpu").graph
+    assert made.recipe == "int8-dynamic", "of the default, too"
+    assert pipeline("text-classification", bundle).model.graph == made
+    quantize(bundle, "int8-dynamic", force=True)
+    assert Bundle.load(bundle).graph().recipe == "int8-dynamic", "it stays the default when it is made anew"
+    assert exported_graph(Bundle.load(bundle)).file == "model.onnx"
+    checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
+    assert main(["verify", str(bundle), "--checkpoint", str(checkpoint)]) == 0, "of the exported graph as before"
+    assert set_default(bundle, "fp32").file == "model.onnx"
+    assert main(["default", str(bundle), "int4"]) == 1
+    assert "no graph in precision 'int4'; it has fp32, int8-dynamic" in capsys.readouterr().err
+
+
+def test_two_recipes_of_one_precision(bundle: Path) -> None:
+    """The default is a recipe, and no provider takes another one of the same precision for it."""
+    quantize(bundle, "int8-dynamic")
+    quantize(bundle, "int8-static")
+    optimize(bundle, "onnxruntime-cpu", precision="int8-dynamic")
+    set_default(bundle, "int8-static")
+    assert pipeline("text-classification", bundle).model.graph.file == "model.int8-static.onnx"
+
+
+def test_what_a_killed_process_left_is_swept(bundle: Path) -> None:
+    before = contents(bundle)
+    ready, ours = os.pipe()
+    child = os.fork()
+    if not child:
+        now = Bundle.load(bundle)
+        with draft_of(now) as draft:
+            shutil.copy(bundle / "model.onnx", draft)
+            draft.with_name(f"{draft.name}.folder").mkdir()
+            os.write(ours, b"1")
+            signal.pause()
+    os.read(ready, 1)
+    with draft_of(Bundle.load(bundle)):
+        assert len(list(bundle.glob(".adding-*.onnx"))) == 1, "a draft whose process lives stays"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with draft_of(Bundle.load(bundle)):
+        assert not list(bundle.glob(".adding-*.onnx"))
     assert contents(bundle) == before

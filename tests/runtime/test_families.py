@@ -33,7 +33,7 @@ def test_a_configuration_is_read_by_its_model_type(tmp_path: Path) -> None:
             "'xlm-roberta', expected 'xlm'. XLM-RoBERTa is another architecture",
         ),
         ({"model_type": "gpt2"}, r"model_type 'gpt2', expected 'xlm'\. Only model_type 'xlm' can be loaded"),
-        ([], "holds no JSON object"),
+        ([], "must hold a JSON object"),
     ],
 )
 @pytest.mark.parametrize("read", [read_config, XLMConfig.from_pretrained])

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from xlm_export.bundle_folder import what_goes
 from xlm_export.cli.lists import comma_separated
 from xlm_export.export import PRECISIONS, export
 from xlm_export.progress import Progress
@@ -58,12 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full-logits", action="store_true",
                         help="a language model's graph scores every token, as optimum expects")  # fmt: skip
     parser.add_argument("--no-verify", action="store_true", help="do not compare the graph with torch")
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there, "
+                        "with the graphs, engines and times that were added to it")  # fmt: skip
 
 
 def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
     """Export; returns the exit status and what to print."""
     began = time.perf_counter()
+    gone = what_goes(options.bundle) if options.force else []
     bundle = export(
         options.checkpoint,
         options.bundle,
@@ -94,4 +97,5 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
     if "outputs" in bundle.verification:
         worst = max(error["max_absolute"] for error in bundle.verification["outputs"].values())
         verified = f"verification {bundle.verification['status']}: largest difference to torch {worst:.1e}"
-    return 0, [f"{options.bundle}: {written}", verified]
+    dropped = [f"replaced, and dropped with the old bundle: {', '.join(gone)}"] if gone else []
+    return 0, [f"{options.bundle}: {written}", verified, *dropped]

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xlm_export.cli import engine, export, langs, optimize, quantize, verify
+from xlm_export.cli import default, engine, export, langs, optimize, quantize, verify
 from xlm_export.cli.progress import Bar
 from xlm_export.progress import Progress
 from xlm_runtime.errors import XLMError
+from xlm_runtime.signals import EXIT_TERMINATED, Terminated, terminated_raises
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,25 @@ COMMANDS = {
     "quantize": Command("add a graph in fewer bits to a bundle, measured against fp32", quantize.add_arguments,
                         quantize.run),
     "langs": Command("show which language embedding a checkpoint was trained with", langs.add_arguments, langs.run),
+    "default": Command("set which graph of a bundle is taken where no precision is asked for", default.add_arguments,
+                       default.run),
     "engine": Command("build a TensorRT engine from a bundle's graph", engine.add_arguments, engine.run),
 }  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted."""
+    """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted, 143 when terminated."""
     options = build_parser().parse_args(arguments)
     try:
-        with Bar() as bar, warnings.catch_warnings(record=True) as caught:
+        with terminated_raises(), Bar() as bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             status, lines = COMMANDS[options.command].run(options, bar)
     except (XLMError, OSError) as error:  # OSError: disk full, no permission
         print(f"xlm-export: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signal:
         print("xlm-export: interrupted; the bundle is as it was before", file=sys.stderr)
-        return 130
+        return EXIT_TERMINATED if isinstance(signal, Terminated) else 130
     for warning in caught:
         print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
     print("\n".join(lines))

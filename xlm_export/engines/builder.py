@@ -76,6 +76,7 @@ def build_engine(
     toolkit = Toolkit(flavor)
     options = BuildOptions(_gpu_archs(toolkit, gpu_archs), optimization_level, _read_cache(toolkit, timing_cache))
     written.check_files(written.files_of(graph))
+    written.check_weights_in(graph)
     steps(f"parse {graph.file}")
     network = _parse(toolkit, written, graph)
     types = NetworkTypes.read(network)

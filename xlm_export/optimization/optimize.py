@@ -86,7 +86,8 @@ def optimize(
 
 
 def _portable(bundle: Bundle, precision: str | None) -> Graph:
-    wanted = bundle.graphs[0].precision if precision is None else precision
+    first = bundle.graphs[0]
+    wanted = (recipe_of(bundle, first) or first.precision) if precision is None else precision
     for graph in bundle.graphs:
         if graph.is_portable and wanted in (graph.precision, recipe_of(bundle, graph)):
             return graph

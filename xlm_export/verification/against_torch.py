@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xlm_export.bundle_writer import exported_graph
 from xlm_export.progress import Steps
 from xlm_export.tracing.graph import ExportGraph
 from xlm_export.verification.batches import BatchMaker, VerificationCase
@@ -32,8 +33,8 @@ from xlm_runtime.tokenization import XLMTokenizer
 def verify_bundle(
     bundle: Bundle, graph: ExportGraph, tokenizer: XLMTokenizer, steps: Steps | None = None
 ) -> VerificationReport:
-    """Run the bundle's first graph beside torch's model, which is always fed the padded layout."""
-    entry = bundle.graph()
+    """Run the bundle's exported graph beside torch's model, which is always fed the padded layout."""
+    entry = exported_graph(bundle)
     provider = verifying_provider(entry.precision)
     steps = steps or Steps()
     steps.expect(1)

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from xlm_runtime.bundle.locks import held, marks_life
 
 
 @contextmanager
 def drafts(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Hidden names beside `paths` to write to. When the block ends they take the places of `paths`.
 
-    On any exception, an interrupt included, the drafts are removed and none of `paths` changes.
+    On any exception, an interrupt included, the drafts are removed and none of `paths` changes. Drafts that a killed
+    process left are removed by the next one that writes the same path.
 
     Returns:
         A draft for each path.
     """
     made = tuple(path.with_name(f".{path.name}.{os.urandom(4).hex()}") for path in paths)
-    try:
-        yield made
-        for draft, path in zip(made, paths, strict=True):
-            draft.replace(path)
-    finally:
-        for draft in made:
-            draft.unlink(missing_ok=True)
+    with ExitStack() as locks:
+        try:
+            for draft, path in zip(made, paths, strict=True):
+                _sweep(path)
+                locks.enter_context(marks_life(draft))
+            yield made
+            for draft, path in zip(made, paths, strict=True):
+                draft.replace(path)
+        finally:
+            for draft in made:
+                draft.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove drafts of a path whose process is gone."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}")
+    for name in filter(left.fullmatch, os.listdir(path.parent)):
+        with suppress(OSError), held(path.parent / name) as dead:
+            if dead:
+                (path.parent / name).unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, *parts: bytes) -> None:

@@ -7,20 +7,20 @@ not at all; so the stamp is checked first.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import Bundle, file_sha256
+from xlm_runtime.bundle import Bundle, file_sha256, schema
 from xlm_runtime.bundle.atomic import write_json
-from xlm_runtime.errors import EngineError
+from xlm_runtime.bundle.schema import ENGINES_FOLDER as ENGINES_FOLDER
+from xlm_runtime.checked_json import check, read_object
+from xlm_runtime.errors import BundleError, EngineError
 from xlm_runtime.tasks import TensorSpec
 
 STAMP_VERSION = 1
-ENGINES_FOLDER = "engines"
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("fp32", "fp16", "bf16")  # of graphs that engines are built from
 
@@ -71,35 +71,34 @@ class EngineStamp:
         """
         path = Path(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["stamp_version"] != STAMP_VERSION:
+            values = read_object(path)
+            version = values.get("stamp_version")
+            if version != STAMP_VERSION:
                 raise EngineError(
-                    f"The engine stamp '{path}' has version {values['stamp_version']}, this xlm-onnx reads version "
-                    f"{STAMP_VERSION}; build the engine again with `xlm-export engine`."
+                    f"The engine stamp '{path}' has version {version!r}, this xlm-onnx reads version {STAMP_VERSION}; "
+                    "build the engine again with `xlm-export engine`."
                 )
-            profiles = tuple(_profile(item["name"], item["shapes"]) for item in values["profiles"])
-            return cls(
-                flavor=values["flavor"],
-                version=values["version"],
-                gpu_archs=tuple(values["targets"]),
-                precision=values["precision"],
-                profiles=profiles,
-                graph=values["graph"],
-                sources=values["sources"],
-                plan=values["plan"],
-                plan_sha256=values["plan_sha256"],
-                inputs=_specs(values["inputs"]),
-                outputs=_specs(values["outputs"]),
-                options=tuple(values.get("options", ())),
-            )
+            check(values, schema.STAMP, f"The engine stamp '{path}'", "build the engine again with `xlm-export engine`")
         except FileNotFoundError as error:
             raise EngineError(
                 f"File '{path.name}' not found in path '{path.parent}'; build the engine with `xlm-export engine`."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(
-                f"The engine stamp '{path}' is damaged ({error!r}); build the engine again with `xlm-export engine`."
-            ) from error
+        except BundleError as error:
+            raise EngineError(str(error)) from error
+        return cls(
+            flavor=values["flavor"],
+            version=values["version"],
+            gpu_archs=tuple(values["targets"]),
+            precision=values["precision"],
+            profiles=tuple(_profile(item["name"], item["shapes"]) for item in values["profiles"]),
+            graph=values["graph"],
+            sources=values["sources"],
+            plan=values["plan"],
+            plan_sha256=values["plan_sha256"],
+            inputs=_specs(values["inputs"]),
+            outputs=_specs(values["outputs"]),
+            options=tuple(values.get("options", ())),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -162,6 +161,7 @@ class EngineStamp:
         plan = bundle.folder / self.plan
         if not plan.is_file():
             return "is not there, though its stamp is."
+        schema.check_inside(bundle.folder, [self.plan])
         if file_sha256(plan) != self.plan_sha256:
             return "has changed since it was built (sha256 differs)."
         return None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from xlm_runtime.bundle import Bundle
+from xlm_runtime.bundle import Bundle, schema
+from xlm_runtime.checked_json import check
 from xlm_runtime.errors import BundleError
 from xlm_runtime.machine import Machine
-
-# what reading an entry raises that `Record.to_dict` did not make
-_DAMAGES = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,19 @@ class Record:
         return asdict(self.machine) | {"date": self.date} | lists
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+    def from_dict(cls, values: Any, where: str = "An entry of the section 'calibration'") -> Record:
         """The record of an entry.
 
+        Args:
+            where: it stands, for the error's first words.
+
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: an entry that `to_dict` did not make.
+            BundleError: an entry that is not as `schema.RECORD` says.
         """
-        machine = Machine(values["cpu"], values["gpu"], int(values["threads"]), dict(values["versions"]))
+        check(values, schema.RECORD, where, "run `xlm-runtime autotune` again, or name a provider other than auto")
+        machine = Machine(values["cpu"], values["gpu"], values["threads"], dict(values["versions"]))
         timings = [
-            Timing(each["graph"], each["digest"], each["provider"], _positive(each["milliseconds"]))
+            Timing(each["graph"], each["digest"], each["provider"], dict(each["milliseconds"]))
             for each in values["timings"]
         ]
         left_out = [LeftOut(each["graph"], each["provider"], each["reason"]) for each in values["left_out"]]
@@ -75,21 +77,16 @@ def read_records(bundle: Bundle) -> list[Record]:
     Raises:
         BundleError: one of them is damaged.
     """
-    try:
-        return [Record.from_dict(entry) for entry in bundle.timings]
-    except _DAMAGES as error:
-        raise BundleError(
-            f"The section 'calibration' of the bundle '{bundle.folder}' is damaged ({error!r}); run `xlm-runtime "
-            "autotune` again, or name a provider other than auto."
-        ) from error
+    where = f"The section 'calibration' of the bundle '{bundle.folder}'"
+    return [Record.from_dict(entry, where) for entry in bundle.timings]
 
 
-def replace_record(bundle: Bundle, record: Record) -> tuple[dict[str, Any], ...]:
+def replace_record(bundle: Bundle, record: Record) -> tuple[Any, ...]:
     """The bundle's section with a record in place of earlier ones of the same CPU, GPU and number of threads, and of
     damaged ones."""
     new = record.to_dict()
     same = ("cpu", "gpu", "threads")
-    others = [entry for entry in bundle.timings if _is_whole(entry)]
+    others = [entry for entry in bundle.timings if is_whole(entry)]
     return (*(entry for entry in others if any(entry[key] != new[key] for key in same)), new)
 
 
@@ -110,16 +107,10 @@ def relative_totals(timings: Iterable[Timing]) -> list[tuple[float, Timing]]:
     return sorted(totals, key=lambda pair: pair[0])
 
 
-def _is_whole(entry: Any) -> bool:
+def is_whole(entry: Any) -> bool:
+    """Whether an entry of the section is as `Record.to_dict` makes it."""
     try:
         Record.from_dict(entry)
-    except _DAMAGES:
+    except BundleError:
         return False
     return True
-
-
-def _positive(milliseconds: Mapping[str, Any]) -> dict[str, float]:
-    values = {name: float(value) for name, value in milliseconds.items()}
-    if any(not value > 0 for value in values.values()):
-        raise ValueError(f"times are positive, got {dict(milliseconds)}")
-    return values

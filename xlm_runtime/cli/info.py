@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import LANGS_INPUT, LANGS_NONE, Bundle, Graph
+from xlm_runtime.bundle.timings import is_whole
 from xlm_runtime.cli.tables import terminal_width
 from xlm_runtime.tasks import TensorSpec
 
@@ -70,11 +71,7 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
         facts.append(("  outputs", "; ".join(map(_tensor, graph.outputs))))
     facts.append(("conventions", _pairs(bundle.conventions)))
     facts += [("verification", line) for line in _verification(bundle.verification)]
-    facts += [
-        ("timed", f"{entry.get('date')} on {entry.get('gpu') or entry.get('cpu')}, {entry.get('threads')} threads")
-        for entry in bundle.timings
-        if isinstance(entry, dict)
-    ]
+    facts += [("timed", _timed(entry)) for entry in bundle.timings]
     facts.append(("source", _pairs(bundle.source)))
     facts.append(("written by", _pairs(bundle.versions)))
     for name in bundle.files:
@@ -129,6 +126,12 @@ def _verification(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {', '.join(shown)}")
     failures = report.get("failures")
     return lines + [f"failed: {failure}" for failure in (failures if isinstance(failures, list) else ())]
+
+
+def _timed(entry: Any) -> str:
+    if not is_whole(entry):
+        return "a damaged record; run `xlm-runtime autotune` again"
+    return f"{entry['date']} on {entry['gpu'] or entry['cpu']}, {entry['threads']} threads"
 
 
 def _kind(graph: Graph) -> str:

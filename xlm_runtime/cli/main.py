@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from xlm_runtime.cli import autotune, evaluate, info, inputs, tasks
 from xlm_runtime.errors import XLMError
+from xlm_runtime.signals import EXIT_TERMINATED, Terminated, terminated_raises
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -30,15 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.texts += rest
     inputs.unmark_literals(args)
     try:
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
+        with terminated_raises():
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
     except XLMError as error:
         _flush_quietly()
         print(f"xlm-runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as signal:
+        return EXIT_TERMINATED if isinstance(signal, Terminated) else EXIT_INTERRUPTED
     except BrokenPipeError:
         # whoever read the answers has had enough; the interpreter's own flush at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
-from xlm_runtime.errors import InputError
+from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache
 from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import Languages
+from xlm_runtime.processes import PerProcess
 from xlm_runtime.sessions import Array, CachingSession, Session
 from xlm_runtime.tokenization import XLMTokenizer
+
+# axes of outputs that the configuration gives the size of
+_SIZES = ("vocab_size", "num_labels", "emb_dim", "n_heads", "head_dim")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class BundleModel:
         languages: the bundle's; another one may be set, for another default.
         batching: how batches are formed unless a pipeline forms its own.
         weights_check: ends with a BundleError where the weights' files are not those of the export.
+        reopen: opens it anew. A model that is pickled is opened in the other process with the same arguments.
     """
 
     def __init__(
@@ -81,7 +87,8 @@ class BundleModel:
         tokenizer: XLMTokenizer,
         languages: Languages,
         batching: BatchOptions,
-        weights_check: Future[None],
+        weights_check: PerProcess[Future[None]],
+        reopen: Callable[[], BundleModel],
     ) -> None:
         self.bundle = bundle
         self.graph = graph
@@ -94,8 +101,18 @@ class BundleModel:
         self.batching = batching
         self.has_cache = graph.has_cache
         self._weights_check = weights_check
+        self._reopen = reopen
+        self._sizes = [
+            (spec.name, place - len(spec.axes), axis, getattr(self.config, axis))
+            for spec in graph.outputs
+            for place, axis in enumerate(spec.axes)
+            if axis in _SIZES
+        ]
         self._reads_types = any(spec.name == "token_type_ids" for spec in graph.inputs)
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reopen, ()
 
     def longest_row(self, max_length: int | None = None) -> int:
         """Most tokens of a row, special ones included.
@@ -222,19 +239,28 @@ class BundleModel:
         Raises:
             BundleError: the weights' file has changed since the export.
         """
-        self._weights_check.result()
+        self._weights_check.get().result()
 
     def feed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The graph's outputs as the session gives them, for all of its inputs.
 
         Raises:
             InputError: ids that the model has no embedding for.
-            BundleError: the weights' file has changed since the export.
+            BundleError: the weights' file has changed since the export, or its outputs have other sizes than
+                `config.json` says.
             EngineError: the engine failed.
         """
         check_ids(inputs, self.config, self.tokenizer.vocabulary.token)
         self.check_weights()
-        return self.session.run(inputs)
+        outputs = self.session.run(inputs)
+        for name, place, axis, size in self._sizes:
+            shape = outputs[name].shape
+            if not -len(shape) <= place or shape[place] != size:
+                raise BundleError(
+                    f"The graph '{self.graph.file}' of the bundle '{self.bundle.folder}' gives {name} of the shape "
+                    f"{tuple(shape)}, and config.json has {axis} {size}; export it again."
+                )
+        return outputs
 
     def create_cache(self, rows: int, max_length: int | None = None) -> Cache:
         """A cache of no tokens for `rows` sequences, on the device where the session computes on one.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
+from xlm_runtime.model.filling import FilledSession
 from xlm_runtime.model.full_logits import FullLogitsSession
 from xlm_runtime.model.languages import Languages
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
+from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
 from xlm_runtime.tasks import LAYOUTS, PAST, find_task
@@ -21,6 +26,8 @@ from xlm_runtime.tokenization import XLMTokenizer
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
+
+T = TypeVar("T")
 
 
 def open_model(
@@ -56,6 +63,18 @@ def open_model(
     """
     if provider != AUTO and provider not in PROVIDERS:
         raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join((*PROVIDERS, AUTO))}.")
+    reopen = partial(
+        open_model,
+        Path(folder).absolute(),
+        task,
+        provider=provider,
+        threads=threads,
+        precision=precision,
+        max_tokens=max_tokens,
+        gpu=gpu,
+        engine_cache=None if engine_cache is None else Path(engine_cache).absolute(),
+        graph=graph,
+    )
     bundle = Bundle.load(folder)
     if bundle.task != task:
         raise InputError(
@@ -81,8 +100,9 @@ def open_model(
     tokenizer, weights_check = _load_beside(bundle, chosen.graph, row.reads_engines)
     try:
         session = open_session(GraphSource.of(bundle, chosen.graph), chosen.provider, threads, gpu, engine_cache)
-    except EngineError:
-        weights_check.result()  # a damaged file is the better explanation
+        _check_names(bundle, chosen.graph, session)
+    except (EngineError, BundleError):
+        weights_check.get().result()  # a damaged file is the better explanation
         raise
     session = padded_session(session, bundle, chosen.graph, row.multiples)
     if find_task(bundle.architecture, task).kept == "logit_positions" and "logit_positions" not in session.input_names:
@@ -98,6 +118,7 @@ def open_model(
         languages=Languages.of(bundle, loaded),
         batching=batching,
         weights_check=weights_check,
+        reopen=reopen,
     )
 
 
@@ -105,10 +126,10 @@ def padded_session(session: Session, bundle: Bundle, graph: Graph, multiples: tu
     """An opened graph that takes and gives padded arrays, whatever its layout.
 
     Args:
-        multiples: what packed batches are filled up to, see `Multiples`; by default nothing.
+        multiples: what batches are filled up to, see `Multiples` and `FilledSession`; by default nothing.
     """
     if not graph.is_packed:
-        return session
+        return session if multiples[1] == 1 else FilledSession(session, graph.inputs, graph.outputs, multiples[1])
     return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type, Multiples(*multiples))
 
 
@@ -138,11 +159,25 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
         )
 
 
-def _load_beside(bundle: Bundle, graph: Graph, in_engine: bool) -> tuple[Future[XLMTokenizer], Future[None]]:
+def _check_names(bundle: Bundle, graph: Graph, session: Session) -> None:
+    """Whether the graph has the inputs and outputs that `bundle.json` lists."""
+    found = {"inputs": session.input_names, "outputs": session.output_names}
+    for kind, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        listed = [spec.name for spec in specs]
+        if sorted(listed) != sorted(found[kind]):
+            raise BundleError(
+                f"The graph '{graph.file}' of the bundle '{bundle.folder}' has the {kind} {', '.join(found[kind])}, "
+                f"but bundle.json lists {', '.join(listed)}; export it again."
+            )
+
+
+def _load_beside(
+    bundle: Bundle, graph: Graph, in_engine: bool
+) -> tuple[Future[XLMTokenizer], PerProcess[Future[None]]]:
     """Check the small files, and begin to load the tokenizer and to hash the weights.
 
-    The session reads the weights without holding Python's lock. Beside it one thread, not to take the cores from it,
-    does both.
+    The session reads the weights without holding Python's lock. Beside it the one is done after the other, not to take
+    the cores from it.
 
     Args:
         in_engine: the weights are in a TensorRT engine, and their hash in its stamp.
@@ -154,10 +189,20 @@ def _load_beside(bundle: Bundle, graph: Graph, in_engine: bool) -> tuple[Future[
     of_graphs = {name for each in bundle.graphs for name in bundle.files_of(each)}
     bundle.check_files([name for name in bundle.files if name not in of_graphs])
     for name in weights:
-        if not (bundle.folder / name).is_file():
-            raise BundleError(f"File '{name}' not found in path '{bundle.folder}'; copy the whole bundle again.")
-    beside = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
-    tokenizer = beside.submit(family_of(bundle.config).read_tokenizer, bundle.folder)
-    weights_check = beside.submit(bundle.check_files, weights)
-    beside.shutdown(wait=False)
-    return tokenizer, weights_check
+        bundle.path(name)
+    if weights:
+        bundle.check_weights_in(graph)
+    tokenizer = _in_a_thread(partial(family_of(bundle.config).read_tokenizer, bundle.folder))
+
+    def check_weights() -> None:
+        wait((tokenizer,))
+        bundle.check_files(weights)
+
+    return tokenizer, PerProcess(lambda: _in_a_thread(check_weights))  # after a fork the session reads them again
+
+
+def _in_a_thread(work: Callable[[], T]) -> Future[T]:
+    executor = ThreadPoolExecutor(1, thread_name_prefix="xlm-open")
+    future = executor.submit(work)
+    executor.shutdown(wait=False)
+    return future

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.model.filling import FILL, filled_size
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import TensorSpec
 
@@ -40,8 +41,8 @@ class Multiples:
     """What the tokens of a batch and its longest row are filled up to: a multiple of each.
 
     A session that prepares itself for every new shape meets few of them then. The places that are added hold token 0
-    of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up in steps of at most a
-    quarter of them, a power of two: a call with one short row lasts as long as it has tokens.
+    of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up by few, see
+    `filled_size`: a call with one short row lasts as long as it has tokens.
     """
 
     tokens: int = 1
@@ -161,8 +162,10 @@ def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples
         inputs: the packed graph's.
     """
     sizes = {"tokens": len(packed["token_index"]), "longest": packed["padded_index"].shape[-1]}
-    step = min(multiples.tokens, 1 << max(0, sizes["tokens"].bit_length() - 3))  # 4 from 16 tokens on, 8 from 32, …
-    added = {"tokens": -sizes["tokens"] % step, "longest": -sizes["longest"] % multiples.longest}
+    added = {
+        "tokens": filled_size(sizes["tokens"], multiples.tokens) - sizes["tokens"],
+        "longest": -sizes["longest"] % multiples.longest,
+    }
     if not any(added.values()):
         return dict(packed)
     row, column = np.divmod(packed["token_index"], sizes["longest"])
@@ -170,7 +173,7 @@ def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples
     filled = {}
     for spec in inputs:
         widths = [(0, added.get(axis, 0)) for axis in spec.axes]
-        filled[spec.name] = np.pad(arrays[spec.name], widths, constant_values=1 if spec.name == "p_mask" else 0)
+        filled[spec.name] = np.pad(arrays[spec.name], widths, constant_values=FILL.get(spec.name, 0))
     return filled
 
 

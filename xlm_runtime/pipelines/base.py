@@ -26,6 +26,8 @@ Answers: TypeAlias = A | FailedItem | list[A | FailedItem] | Iterator[A | Failed
 class Pipeline(ABC, Generic[O, R, T, A]):
     """A task on an opened bundle. A task fills in three steps; `answer` runs them, and a call makes the options.
 
+    It can be pickled, and is opened in the other process with the same arguments.
+
     Args:
         model: the opened bundle.
     """
@@ -36,6 +38,9 @@ class Pipeline(ABC, Generic[O, R, T, A]):
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.batching = model.batching
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model,), {"batching": self.batching}
 
     def check(self, lang: Languages, options: O) -> None:
         """Refuse options that do not fit the model, before an input is read. Some tasks have nothing to refuse.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions, narrow_to_bfloat16, widen_bfloat16
 
@@ -24,9 +25,11 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 def open_on_cpu(source: GraphSource, provider: Provider, options: SessionOptions) -> OnnxRuntimeSession:
     """`Opener` of provider "cpu"."""
     onnxruntime = import_onnxruntime(provider)
-    return OnnxRuntimeSession(
-        onnxruntime, open_inference_session(onnxruntime, source.path, provider, [], options.threads)
-    )
+
+    def start() -> Any:
+        return open_inference_session(onnxruntime, source.path, provider, [], options.threads)
+
+    return OnnxRuntimeSession(onnxruntime, start)
 
 
 def import_onnxruntime(provider: Provider) -> Any:
@@ -85,14 +88,15 @@ class OnnxRuntimeSession:
 
     Args:
         onnxruntime: the module.
-        session: its `InferenceSession`.
+        start: opens its `InferenceSession`.
     """
 
-    def __init__(self, onnxruntime: Any, session: Any) -> None:
+    def __init__(self, onnxruntime: Any, start: Callable[[], Any]) -> None:
         self._ort = onnxruntime
-        self._session = session
-        self._inputs = {item.name: item.type for item in self._session.get_inputs()}
-        self._outputs = {item.name: item.type for item in self._session.get_outputs()}
+        self._session = PerProcess(start)
+        session = self._session.get()
+        self._inputs = {item.name: item.type for item in session.get_inputs()}
+        self._outputs = {item.name: item.type for item in session.get_outputs()}
         self._ort_values = _BFLOAT16 in (*self._inputs.values(), *self._outputs.values())
         self._give_back = onnxruntime.RunOptions()
         self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -109,11 +113,12 @@ class OnnxRuntimeSession:
         large = max((value.size for value in inputs.values() if value.dtype.kind == "i"), default=0) > _LARGE_CALL
         options = self._give_back if large else None
         feed = {name: self._cast(name, value) for name, value in inputs.items()}
+        session = self._session.get()
         try:
             if self._ort_values:
-                values = self._session.run_with_ort_values(list(self._outputs), self._wrap(feed), options)
+                values = session.run_with_ort_values(list(self._outputs), self._wrap(feed), options)
                 return {name: _to_numpy(value) for name, value in zip(self._outputs, values, strict=True)}
-            return dict(zip(self._outputs, self._session.run(None, feed, options), strict=True))
+            return dict(zip(self._outputs, session.run(None, feed, options), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise EngineError(f"ONNX Runtime failed on {shapes}: {first_line(error)}") from error

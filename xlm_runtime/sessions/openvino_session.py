@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlm_runtime.errors import EngineError, MissingExtraError
+from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.compiled_models import CompiledModels
 from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions
@@ -38,38 +39,12 @@ class OpenVinoSession:
     """
 
     def __init__(self, source: GraphSource, *, threads: int, engine_cache: Path | None = None) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino", "provider='openvino'") from error
-        try:
-            core = openvino.Core()
-            capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            properties = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-            kept = None
-            if engine_cache is not None:
-                cpu = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities)]
-                kept = CompiledModels(
-                    engine_cache, source, {"openvino": openvino.__version__, "cpu": cpu, **properties}
-                )
-            self.imported = False
-            if kept is not None and (found := kept.load()) is not None:
-                self._compiled = _import(core, *found, properties)
-                self.imported = self._compiled is not None
-            if not self.imported:
-                model = _with_float32_ends(
-                    openvino, transpose_int8_weights(openvino, core.read_model(str(source.path)))
-                )
-                kind = compute_type(model, capabilities)
-                self._compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
-                if kept is not None:
-                    kept.store(kind, self._compiled.export_model().getvalue())
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot load '{source.path}': {_first_line(error)}") from error
-        self._input_names = tuple(port.get_any_name() for port in self._compiled.inputs)
-        self._output_names = tuple(port.get_any_name() for port in self._compiled.outputs)
-        # a request serves one call at a time: each thread takes a free one, or makes one
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._source, self._threads, self._engine_cache = source, threads, engine_cache
+        self.imported = False
+        self._requests = PerProcess(lambda: _Requests(self._compile()))
+        ports = self._requests.get().compiled
+        self._input_names = tuple(port.get_any_name() for port in ports.inputs)
+        self._output_names = tuple(port.get_any_name() for port in ports.outputs)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -83,18 +58,104 @@ class OpenVinoSession:
         if set(inputs) != set(self._input_names):
             raise EngineError(f"The graph's inputs are {', '.join(self._input_names)}; given: {', '.join(inputs)}.")
         feed = {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in inputs.items()}
+        requests = self._requests.get()
         try:
-            request = self._free.get_nowait()
-        except queue.Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            request.infer(feed, share_inputs=True)  # `feed` outlives the call
-            return {name: request.get_tensor(name).data.copy() for name in self._output_names}
-        except RuntimeError as error:
+            request = requests.take()
+            outputs = infer(request, feed, self._output_names)
+        except (RuntimeError, MemoryError) as error:
+            self._requests.drop()  # in no known state: after too little memory no request of it may ever work again
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise EngineError(f"OpenVINO failed on {shapes}: {_first_line(error)}") from error
-        finally:
-            self._free.put(request)
+        requests.give_back(request)
+        return outputs
+
+    def _compile(self) -> Any:
+        source, engine_cache = self._source, self._engine_cache
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino", "provider='openvino'") from error
+        try:
+            core = openvino.Core()
+            capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            properties = {"INFERENCE_NUM_THREADS": self._threads, "PERFORMANCE_HINT": "LATENCY"}
+            kept = None
+            if engine_cache is not None:
+                cpu = [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities)]
+                kept = CompiledModels(
+                    engine_cache, source, {"openvino": openvino.__version__, "cpu": cpu, **properties}
+                )
+            compiled = None
+            if kept is not None and (found := kept.load()) is not None:
+                compiled = _import(core, *found, properties)
+            self.imported = compiled is not None
+            if compiled is None:
+                model = _with_float32_ends(
+                    openvino, transpose_int8_weights(openvino, core.read_model(str(source.path)))
+                )
+                kind = compute_type(model, capabilities)
+                compiled = core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": kind})
+                if kept is not None:
+                    kept.store(kind, compiled.export_model().getvalue())
+            return compiled
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load '{source.path}': {_first_line(error)}") from error
+
+
+class _Requests:
+    """A compiled model's requests. A request serves one call at a time: each thread takes a free one, or makes one."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def take(self) -> Any:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            return self.compiled.create_infer_request()
+
+    def give_back(self, request: Any) -> None:
+        self._free.put(request)
+
+
+def infer(request: Any, feed: Mapping[str, Array], output_names: Sequence[str]) -> dict[str, Array]:
+    """A request's outputs for a feed, and never those of the call before.
+
+    Where memory runs out OpenVINO may end a call without an error and without an answer: its buffers then hold what
+    they held. So they are marked before, at both ends of each row, and an output that still has a mark, or no row at
+    all, is refused.
+
+    Args:
+        request: OpenVINO's; it may not be used again after an exception.
+        output_names: all outputs.
+
+    Raises:
+        RuntimeError: OpenVINO's own error, or an output that it did not compute.
+    """
+    for name in output_names:
+        _ends(request.get_tensor(name).data)[...] = _MARK
+    request.infer(feed, share_inputs=True)  # `feed` outlives the call
+    outputs = {}
+    for name in output_names:
+        outputs[name] = request.get_tensor(name).data.copy()
+        lost = outputs[name].size == 0 and all(value.size for value in feed.values())
+        if lost or (_ends(outputs[name]) == _MARK).all(axis=-1).any():
+            raise RuntimeError(f"the output {name} was not computed, as happens when memory runs out")
+    return outputs
+
+
+# all bits: a NaN that no computation gives, and as a whole number -1, which is no index
+_MARK = 0xFF
+
+
+def _ends(array: Array) -> Array:
+    """The bytes of the first and the last number of each row, (…, 2 or 1, bytes of a number), as a view."""
+    if not array.size:
+        return np.empty((0, 1, array.itemsize), np.uint8)
+    numbers = array.reshape(-1, array.shape[-1] if array.ndim else 1)
+    of_bytes = numbers.view(np.uint8).reshape(*numbers.shape, array.itemsize)
+    return of_bytes[:, :: max(numbers.shape[1] - 1, 1)]
 
 
 def _import(core: Any, kind: str, model: bytes, properties: dict[str, Any]) -> Any:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from xlm_runtime.checked_json import (
+    check,
+    flag,
+    map_of,
+    matching,
+    nullable,
+    one_of,
+    positive,
+    read_object,
+    read_text,
+    record,
+    text,
+    whole,
+)
 from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.tokenization.bpe import parse_merges
 from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added_token, token_text
@@ -16,30 +30,20 @@ VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
 SPECIAL_MAP, ADDED, TABLES = "special_tokens_map.json", "added_tokens.json", "moses.json"
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _is_languages(value: object) -> bool:
-    return isinstance(value, dict) and all(type(number) is int for number in value.values())
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        key.isascii() and key.isdigit() and isinstance(name, str) for key, name in value.items()
-    )
-
-
-# option of the configuration → whether it can be used, and what it ought to be
-_PLAIN_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "lang2id": (_is_languages, "an object of whole numbers by languages"),
-    "id2lang": (_is_names, "an object of languages by whole numbers"),
-    "do_lowercase_and_remove_accent": (lambda value: isinstance(value, bool), "true or false"),
-    "model_max_length": (_is_count, "a number above 0"),
-    "padding_side": (lambda value: isinstance(value, str), "a string"),
-    "truncation_side": (lambda value: isinstance(value, str), "a string"),
-    "clean_up_tokenization_spaces": (lambda value: isinstance(value, bool), "true or false"),
+_ID = whole(0, 2**31 - 1)
+_SIDE = nullable(one_of("left", "right"))
+_PLAIN_OPTIONS = {
+    "lang2id": nullable(map_of(text, _ID)),
+    "id2lang": nullable(map_of(matching(r"\d{1,9}", "the number of a language"), text)),
+    "do_lowercase_and_remove_accent": nullable(flag),
+    "model_max_length": nullable(positive),
+    "padding_side": _SIDE,
+    "truncation_side": _SIDE,
+    "clean_up_tokenization_spaces": nullable(flag),
 }
+_OPTIONS = record({}, _PLAIN_OPTIONS)
+_ADDED_TOKENS = map_of(text, _ID)
+_REMEDY = "copy the tokenizer's folder again, or save it again"
 
 
 def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
@@ -55,6 +59,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"'{path}' is not a folder. Expected one that holds {VOCAB} and {MERGES}.")
     config = _read_json(path / CONFIG)
+    check(config, _OPTIONS, f"'{path / CONFIG}'", _REMEDY)
     saved = config.get("added_tokens_decoder")
     added: dict[int, AddedToken] = {}
     special: dict[str, Any] = {name: config[name] for name in SPECIAL_NAMES if name in config}
@@ -75,16 +80,12 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"'{path / CONFIG}' has added tokens with negative ids.")
     if saved is None:
         known = {token_text(token) for token in [*named.values(), *(extra_tokens or [])] if token is not None}
-        for content, index in _read_json(path / ADDED).items():
-            if type(index) is not int or index < 0:
-                raise BundleError(f"'{path / ADDED}' has {index!r} as the id of '{content}'; expected 0 or more.")
+        listed = _read_json(path / ADDED)
+        check(listed, _ADDED_TOKENS, f"'{path / ADDED}'", _REMEDY)
+        for content, index in listed.items():
             is_special = content in known
             added[index] = AddedToken(content, normalized=not is_special, special=is_special)
     options: dict[str, Any] = {name: config[name] for name in _PLAIN_OPTIONS if config.get(name) is not None}
-    for name, value in options.items():
-        fits, expected = _PLAIN_OPTIONS[name]
-        if not fits(value):
-            raise BundleError(f"'{path / CONFIG}' has {value!r} as {name}; expected {expected}.")
     if "id2lang" in options:
         options["id2lang"] = {int(index): lang for index, lang in options["id2lang"].items()}
     options |= named
@@ -118,14 +119,18 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     Raises:
         BundleError: it is missing, or no token → id table.
     """
-    if not path.is_file():
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
+    except BundleError:
+        raise
+    except FileNotFoundError as error:
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict) or set(map(type, data.values())) - {int} or min(data.values(), default=0) < 0:
-        raise BundleError(f"'{path}' must map tokens to ids, numbers from 0 on.")
+    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
+        raise BundleError(f"'{path}' must map tokens to ids.")
+    if data and not 0 <= min(data.values()) <= max(data.values()) < 2**31:
+        raise BundleError(f"'{path}' has the ids {min(data.values())} to {max(data.values())}, expected ids from 0 on.")
     return data
 
 
@@ -135,25 +140,18 @@ def read_merges(path: Path) -> dict[str, int]:
     Raises:
         BundleError: it is missing, or not UTF-8.
     """
-    if not path.is_file():
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.")
     try:
-        return parse_merges(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
+        return parse_merges(read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
+    except FileNotFoundError as error:
+        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is missing."""
-    if not path.is_file():
-        return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"'{path}' must hold a JSON object, got {type(data).__name__}.")
-    return data
+        return read_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def write_vocabulary(

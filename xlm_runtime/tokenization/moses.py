@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xlm_runtime.checked_json import MismatchError, check, flag, list_of, map_of, record, text, whole
 from xlm_runtime.errors import BundleError, InputError
 
 TABLES_FORMAT = 1
@@ -13,6 +14,33 @@ _WHITE_SPACE = re.compile(r"\s+")
 _ASCII_JUNK = re.compile(r"[\x00-\x1f]")
 _DOT_RUN = re.compile(r"\.{2,}")
 _DOT_MARKER = re.compile(r"(?:DOT)+MULTI")
+
+
+def _ranges(value: Any, where: str) -> None:
+    """First and last code point of each range."""
+    list_of(whole(0, 0x10FFFF))(value, where)
+    if len(value) % 2 or any(first > last for first, last in zip(value[::2], value[1::2], strict=True)):
+        raise MismatchError(value, where, "the first and last code point of each range")
+
+
+def _class(value: Any, where: str) -> None:
+    """Ranges of at least one character."""
+    _ranges(value, where)
+    list_of(whole(0, 0x10FFFF), 2)(value, where)
+
+
+_LETTERS = record({"alnum": _ranges, "alpha": _ranges})
+_PREFIXES = record({"nonbreaking": list_of(text), "numeric_only": list_of(text)})
+_TABLES = record(
+    {
+        "classes": record({"alnum": _class, "alpha": _class, "lower": _class, "number": _class}),
+        "extra_letters": map_of(text, _LETTERS),
+        "prefixes": record({"en": _PREFIXES}),
+        "languages": map_of(text, text),
+        "every_language": flag,
+    }
+)
+"""`moses.json` of this version."""
 
 
 class MosesTables:
@@ -33,16 +61,17 @@ class MosesTables:
                 f"moses.json has format version {data.get('format_version')!r}; this release reads {TABLES_FORMAT}. "
                 "Please export the bundle again."
             )
-        try:
-            self._classes: dict[str, list[int]] = data["classes"]
-            self._extra: dict[str, dict[str, list[int]]] = data["extra_letters"]
-            self._prefixes: dict[str, dict[str, list[str]]] = data["prefixes"]
-            self._languages: dict[str, str] = data["languages"]
-            self._every_language = bool(data["every_language"])
-            self._number = _pattern(self._classes["number"])
-            self._lower = _pattern(self._classes["lower"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"moses.json lacks {error}. Please export the bundle again.") from error
+        check(data, _TABLES, "moses.json", "export the bundle again")
+        self._classes: dict[str, list[int]] = data["classes"]
+        self._extra: dict[str, dict[str, list[int]]] = data["extra_letters"]
+        self._prefixes: dict[str, dict[str, list[str]]] = data["prefixes"]
+        self._languages: dict[str, str] = data["languages"]
+        for lang, source in self._languages.items():
+            where = f"moses.json, the prefixes '{source}' of the language '{lang}',"
+            check(self._prefixes.get(source), _PREFIXES, where, "export the bundle again")
+        self._every_language: bool = data["every_language"]
+        self._number = _pattern(self._classes["number"])
+        self._lower = _pattern(self._classes["lower"])
         self.data = data
 
     @property

@@ -95,5 +95,5 @@ def test_tables_are_only_those_asked_for_and_small() -> None:
 def test_tables_of_another_format_are_refused() -> None:
     with pytest.raises(BundleError, match="format version 99"):
         MosesTables({**all_tables(), "format_version": 99})
-    with pytest.raises(BundleError, match="lacks 'classes'"):
+    with pytest.raises(BundleError, match="an object with 'classes'"):
         MosesTables({key: value for key, value in all_tables().items() if key != "classes"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,7 @@ class GpuSession:
         self.device = device
         self.pool = BlockPool(device)
         self.lock = RLock()
+        self._process = os.getpid()
         self._executor = executor
         self._planner = Planner(executor, buckets=buckets)
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
@@ -73,9 +75,14 @@ class GpuSession:
         With the `inputs` of a `DeviceCache` the `present.*` stay on the device too, for its `append`.
 
         Raises:
-            EngineError: wrong shapes, sizes that no profile takes, or the device failed.
+            EngineError: wrong shapes, sizes that no profile takes, the device failed, or the process was forked.
             OutOfMemoryError: the device has too little memory.
         """
+        if self._process != os.getpid():
+            raise EngineError(
+                f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
+                "of a fork; open the pipeline in the new process, or start it with multiprocessing's method 'spawn'."
+            )
         with self.lock:
             self.device.activate()
             try:

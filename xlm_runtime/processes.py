@@ -1,0 +1,40 @@
+"""What does not outlive a fork: threads of engines, and work that was under way in a thread."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """Something that is made at once, and made again in a process that was forked from this one.
+
+    A fork copies an engine's memory, but not its threads, and a call would wait for them for ever. So would its end:
+    what the fork copied is therefore never taken down, and its memory stays shared with the parent.
+
+    Args:
+        make: makes it.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._process = os.getpid()
+        self._made: T | None = make()
+
+    def get(self) -> T:
+        """It, as it was made in this process."""
+        if self._process != os.getpid():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._made))
+            self._made, self._process = None, os.getpid()
+        made = self._made
+        if made is None:
+            made = self._made = self._make()
+        return made
+
+    def drop(self) -> None:
+        """Have it made anew when it is asked for again."""
+        self._made = None
