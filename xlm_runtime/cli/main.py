@@ -7,22 +7,27 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from xlm_runtime.cli import autotune, evaluate, info, tasks
+from xlm_runtime.cli.arguments import find_command, overview, refuse_unknown
+from xlm_runtime.cli.commands import COMMANDS
 from xlm_runtime.errors import XLMError
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR = 1
+
+_PROG, _DESCRIPTION = "xlm-runtime", "Answer texts with a bundle from `xlm-export`."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors take one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # answers are in every language, whatever the locale
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    parser = build_parser()
-    args, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    command = find_command(overview(_PROG, _DESCRIPTION, COMMANDS), words, COMMANDS)
+    args, rest = build_parser(command).parse_known_args(words)
     # argparse of Python < 3.13 takes no texts behind an option once it has found none before it
     if rest and (not hasattr(args, "texts") or any(word.startswith("-") and word != "-" for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        refuse_unknown(args.parser, rest)
     if rest:
         args.texts += rest
     try:
@@ -33,8 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _flush_quietly()
         print(f"xlm-runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # whoever read the answers has had enough; the interpreter's own flush at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xlm-runtime", description="Answer texts with a bundle from `xlm-export`.")
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line's: of one command, whose module alone is imported, or of all."""
+    parser = argparse.ArgumentParser(prog=_PROG, description=_DESCRIPTION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    tasks.add_parsers(commands.add_parser)
-    for command in (evaluate, autotune, info):
-        command.add_parser(commands.add_parser)
+    rows = COMMANDS.values() if command is None else [COMMANDS[command]]
+    for module in dict.fromkeys(row.module for row in rows):
+        import_module(module).add_parsers(commands.add_parser)
     return parser
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from xlm_runtime.cli.arguments import whole_number
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.providers import AUTO, PROVIDERS
 from xlm_runtime.sessions import GpuOptions
@@ -13,7 +14,7 @@ from xlm_runtime.sessions import GpuOptions
 
 def add_provider_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", default="cpu", help=f"one of {', '.join((*PROVIDERS, AUTO))} (default: cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
+    parser.add_argument("--threads", type=whole_number, help="CPU threads (default: all that the process may use)")
     parser.add_argument("--precision", help="which graph of the bundle (default: its first)")
     parser.add_argument(
         "--engine-cache",
@@ -21,7 +22,7 @@ def add_provider_options(parser: argparse.ArgumentParser) -> None:
         help="where what is built here is kept (default: nowhere for openvino, BUNDLE/engines on a GPU)",
     )
     gpu = parser.add_argument_group("on a GPU")
-    gpu.add_argument("--device", type=int, metavar="N", help="number of the CUDA device (default: 0)")
+    gpu.add_argument("--device", type=whole_number, metavar="N", help="number of the CUDA device (default: 0)")
     gpu.add_argument("--engine", metavar="NAME", help="tensorrt: which engine of the bundle (default: one that fits)")
     gpu.add_argument(
         "--cuda-graphs",

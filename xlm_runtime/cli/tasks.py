@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime.cli import question_answering, tables, text_generation
+from xlm_runtime.cli import commands, question_answering, tables, text_generation
+from xlm_runtime.cli.arguments import whole_number, whole_number_or_all
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError, XLMError
 from xlm_runtime.model.model import BundleModel
@@ -28,7 +29,6 @@ class Command:
     """A task on the command line.
 
     Args:
-        help: one line.
         add: adds the task's own options.
         options: from the parsed arguments, before the bundle is opened, to the pipeline's options for an opened model.
         rows: an answer → the rows of its table.
@@ -38,7 +38,6 @@ class Command:
         stream: prints texts as they appear; None where there is nothing to stream.
     """
 
-    help: str
     add: Callable[[argparse.ArgumentParser], None]
     options: Callable[[argparse.Namespace], Callable[[BundleModel], Any]]
     rows: Callable[[Any], list[list[str]]]
@@ -51,8 +50,8 @@ class Command:
 def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add a command for each task with `add_parser` of the commands."""
     for task, command in COMMANDS.items():
-        parser = add(task, help=command.help, description=command.help)
-        parser.set_defaults(run=run, task=task)
+        parser = add(task, description=commands.COMMANDS[task].help)
+        parser.set_defaults(run=run, task=task, parser=parser)
         parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
         parser.add_argument(
             "texts",
@@ -154,10 +153,6 @@ def _plain(value: Any) -> Any:
     return [float(f"{number:.9g}") for number in value.tolist()]
 
 
-def _count_or_all(value: str) -> int | None:
-    return None if value == "all" else int(value)
-
-
 def _fixed(options: Any) -> Callable[[BundleModel], Any]:
     """Options that are the same for every model."""
     return lambda model: options
@@ -169,12 +164,12 @@ def _add_feature_extraction(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fill_mask(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="tokens for each mask (default: 5)")
+    parser.add_argument("--top-k", type=whole_number, default=5, metavar="N", help="tokens for each mask (default: 5)")
     parser.add_argument("--target", action="append", metavar="WORD", help="choose among these; can be repeated")
 
 
 def _add_text_classification(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--top-k", type=_count_or_all, default=1, metavar="N", help="labels, or all (default: 1)")
+    parser.add_argument("--top-k", type=whole_number_or_all, default=1, metavar="N", help="labels, or all (default: 1)")
     parser.add_argument("--function-to-apply", choices=FUNCTIONS, help="default: what the checkpoint asks for")
 
 
@@ -194,19 +189,16 @@ def _add_token_classification(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "feature-extraction": Command(
-        "vectors of texts",
         _add_feature_extraction,
         lambda args: _fixed(FeatureExtractionOptions(args.pooling, args.normalize, args.truncation)),
         tables.vector_rows,
     ),
     "fill-mask": Command(
-        "words for the masks in texts, written <mask>",
         _add_fill_mask,
         lambda args: _fixed(FillMaskOptions(args.top_k, tuple(args.target) if args.target else None, args.truncation)),
         tables.mask_rows,
     ),
     "text-generation": Command(
-        "text that continues prompts; with --score how probable texts are",
         text_generation.add_options,
         lambda args: _fixed(text_generation.read_options(args)),
         text_generation.answer_rows,
@@ -215,13 +207,11 @@ COMMANDS = {
         stream=text_generation.stream,
     ),
     "text-classification": Command(
-        "labels of texts, or of pairs of texts given as JSON",
         _add_text_classification,
         lambda args: _fixed(TextClassificationOptions(args.top_k, args.function_to_apply, args.truncation)),
         tables.label_rows,
     ),
     "zero-shot-classification": Command(
-        "scores of labels that the model was not trained on",
         _add_zero_shot,
         lambda args: _fixed(
             ZeroShotClassificationOptions(
@@ -231,19 +221,16 @@ COMMANDS = {
         tables.ranking_rows,
     ),
     "multiple-choice": Command(
-        "which of several choices fits a prompt",
         _add_multiple_choice,
         lambda args: _fixed(MultipleChoiceOptions(args.choice, args.truncation)),
         tables.choice_rows,
     ),
     "token-classification": Command(
-        "labelled tokens, such as names",
         _add_token_classification,
         lambda args: _fixed(TokenClassificationOptions(args.aggregation_strategy, truncation=args.truncation)),
         tables.entity_rows,
     ),
     "question-answering": Command(
-        "answers out of a context, to questions given as texts or as JSON with question, context and lang",
         question_answering.add_options,
         question_answering.read_options,
         question_answering.answer_rows,
