@@ -31,6 +31,7 @@ def open_model(
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
     engine_cache: str | Path | None = None,
+    cache_mb: float | None = None,
     graph: str | None = None,
 ) -> BundleModel:
     """Open a bundle for a task.
@@ -45,6 +46,7 @@ def open_model(
         precision: which of the bundle's graphs, by its precision or recipe; by default its first.
         max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
         gpu, engine_cache: see `open_session`; with "auto" they matter where the chosen provider has them.
+        cache_mb: see `XLMTokenizer`; None for its default.
         graph: the file of the graph, in place of `precision`; not with "auto".
 
     Raises:
@@ -82,13 +84,16 @@ def open_model(
     except EngineError:
         weights_check.result()  # a damaged file is the better explanation
         raise
+    loaded = tokenizer.result()
+    if cache_mb is not None:
+        loaded.cache_mb = cache_mb
     return BundleModel(
         bundle,
         chosen.graph,
         provider=chosen.provider,
         reason=chosen.reason,
         session=padded_session(session, bundle, chosen.graph, row.multiples),
-        tokenizer=tokenizer.result(),
+        tokenizer=loaded,
         batching=batching,
         weights_check=weights_check,
     )
