@@ -14,7 +14,7 @@ from examples.train_demo.corpus import is_held_out, read_corpus, template_corpus
 from examples.train_demo.facts import HELD_OUT, LANGUAGES, RELATIONS, World, read_templates
 from examples.train_demo.publish import publish
 from examples.train_demo.tasks import make_entities, make_inference, make_question
-from xlm_runtime.tokenization.bpe import merge_symbols
+from xlm_runtime.tokenization.bpe import BytePairs
 
 
 def test_merges_of_a_small_text() -> None:
@@ -23,8 +23,9 @@ def test_merges_of_a_small_text() -> None:
     assert merges[0][2] >= merges[-1][2]
     assert list(vocabulary)[: len(SPECIALS)] == list(SPECIALS)
     ranks = {f"{left} {right}": rank for rank, (left, right, _) in enumerate(merges)}
-    assert merge_symbols("newest", ranks) == ["newest</w>"]
-    assert all(piece in vocabulary for piece in merge_symbols("lowest", ranks))
+    pairs = BytePairs(ranks)
+    assert pairs.symbols("newest") == ["newest</w>"]
+    assert all(piece in vocabulary for piece in pairs.symbols("lowest"))
 
 
 def test_a_vocabulary_has_the_size_asked_for() -> None:

@@ -81,7 +81,7 @@ def test_labels_that_are_numbers_become_strings(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "holds no JSON object"),
+        ("[]", "must hold a JSON object, got list"),
         ('{"model_type": ["xlm"]}', r"has model_type \['xlm'\], expected 'xlm'"),
         ('{"model_type": null}', "has model_type None, expected 'xlm'"),
     ],
@@ -94,5 +94,5 @@ def test_files_that_are_no_configuration(text: str, message: str, tmp_path: Path
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
 def test_a_pipe_in_place_of_the_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(BundleError, match=r"'config\.json' not found"):
+    with pytest.raises(BundleError, match="is a pipe, expected a regular file"):
         read_config(tmp_path)

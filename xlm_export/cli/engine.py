@@ -12,6 +12,7 @@ from xlm_export.cli.lists import comma_separated
 from xlm_export.engines import build_engine
 from xlm_export.progress import Progress
 from xlm_runtime.bundle.engine_stamp import FLAVORS
+from xlm_runtime.cli.arguments import whole_number
 
 
 class _FormerSpelling(argparse.Action):
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=argparse.SUPPRESS,
     )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep measurements between builds (tensorrt)")
-    parser.add_argument("--optimization-level", type=int, help="0 builds fast, 5 runs fast")
+    parser.add_argument("--optimization-level", type=whole_number, help="0 builds fast, 5 runs fast")
     parser.add_argument("--name", help="of the files in engines/ (default: flavour, precision and architectures)")
 
 

@@ -12,6 +12,7 @@ from xlm_export.export import PRECISIONS, export
 from xlm_export.progress import Progress
 from xlm_export.tracing.trace import DEFAULT_OPSET
 from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, LANGS_INPUT
+from xlm_runtime.cli.arguments import whole_number
 from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a checkpoint on the hub")
     parser.add_argument("--subfolder", metavar="NAME", help="folder of the checkpoint within")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--opset", type=int, default=DEFAULT_OPSET,
+    parser.add_argument("--opset", type=whole_number, default=DEFAULT_OPSET,
                         help=f"version of ONNX's operators (default {DEFAULT_OPSET})")  # fmt: skip
     parser.add_argument("--inputs", type=comma_separated, default=(),
                         help=f"optional inputs, comma-separated: {', '.join(OPTIONAL_INPUTS)}")  # fmt: skip

@@ -5,49 +5,46 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib import import_module
 
-from xlm_export.cli import default, engine, export, langs, optimize, quantize, verify
-from xlm_export.cli.progress import Bar
-from xlm_export.progress import Progress
-from xlm_runtime.errors import XLMError
+from xlm_runtime.cli.arguments import Command, find_command, overview, refuse_unknown
+from xlm_runtime.errors import MissingExtraError, XLMError
 from xlm_runtime.signals import EXIT_TERMINATED, Terminated, terminated_raises
 
-
-@dataclass(frozen=True)
-class Command:
-    """A command: its line of help, what adds its arguments, and what runs it.
-
-    `run` takes the parsed arguments and whom to tell of the steps; it returns the exit status and the lines to print.
-    """
-
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Progress], tuple[int, list[str]]]
-
-
+_PROG, _DESCRIPTION = "xlm-export", "XLM checkpoints become ONNX bundles."
+# Each module has `add_arguments(parser)`, and `run(options, progress)` that returns the exit status and what to print.
 COMMANDS = {
-    "export": Command("trace a checkpoint into a bundle and verify it", export.add_arguments, export.run),
-    "verify": Command("compare a bundle with its checkpoint", verify.add_arguments, verify.run),
-    "optimize": Command("add a graph to a bundle that is rewritten for one provider", optimize.add_arguments,
-                        optimize.run),
-    "quantize": Command("add a graph in fewer bits to a bundle, measured against fp32", quantize.add_arguments,
-                        quantize.run),
-    "langs": Command("show which language embedding a checkpoint was trained with", langs.add_arguments, langs.run),
-    "default": Command("set which graph of a bundle is taken where no precision is asked for", default.add_arguments,
-                       default.run),
-    "engine": Command("build a TensorRT engine from a bundle's graph", engine.add_arguments, engine.run),
-}  # fmt: skip
+    "export": Command("trace a checkpoint into a bundle and verify it", "xlm_export.cli.export"),
+    "verify": Command("compare a bundle with its checkpoint", "xlm_export.cli.verify"),
+    "optimize": Command("add a graph to a bundle that is rewritten for one provider", "xlm_export.cli.optimize"),
+    "quantize": Command("add a graph in fewer bits to a bundle, measured against fp32", "xlm_export.cli.quantize"),
+    "langs": Command("show which language embedding a checkpoint was trained with", "xlm_export.cli.langs"),
+    "default": Command(
+        "set which of a bundle's graphs is taken if no precision is asked for", "xlm_export.cli.default"
+    ),
+    "engine": Command("build a TensorRT engine from a bundle's graph", "xlm_export.cli.engine"),
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 on an error, 130 when interrupted, 143 when terminated."""
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    command = find_command(overview(_PROG, _DESCRIPTION, COMMANDS), words, COMMANDS)
+    try:
+        parser = _with_extra(command)
+    except XLMError as error:
+        print(f"xlm-export: error: {error}", file=sys.stderr)
+        return 1
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        refuse_unknown(options.parser, rest)
+    from xlm_export.cli.progress import Bar
+
     try:
         with terminated_raises(), Bar() as bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            status, lines = COMMANDS[options.command].run(options, bar)
+            status, lines = options.run(options, bar)
     except (XLMError, OSError) as error:  # OSError: disk full, no permission
         print(f"xlm-export: error: {error}", file=sys.stderr)
         return 1
@@ -57,13 +54,32 @@ def main(arguments: list[str] | None = None) -> int:
     for warning in caught:
         print(f"xlm-export: warning: {warning.message}", file=sys.stderr)
     print("\n".join(lines))
-    return status
+    return int(status)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line's, of all commands."""
-    parser = argparse.ArgumentParser(prog="xlm-export", description="XLM checkpoints become ONNX bundles.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.help))
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line's: of one command, whose module alone is imported, or of all."""
+    parser = argparse.ArgumentParser(prog=_PROG, description=_DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS if command is None else (command,):
+        module = import_module(COMMANDS[name].module)
+        added = commands.add_parser(name, description=COMMANDS[name].help)
+        added.set_defaults(run=module.run, parser=added)
+        module.add_arguments(added)
     return parser
+
+
+def _with_extra(command: str) -> argparse.ArgumentParser:
+    """`build_parser`; what a command's module imports comes with an extra.
+
+    Raises:
+        MissingExtraError: it did not.
+    """
+    try:
+        import_module("xlm_export.cli.progress")
+        return build_parser(command)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "xlm_export", "xlm_runtime"):
+            raise
+        raise MissingExtraError(package, "export", f"xlm-export {command}") from error

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from xlm_export.cli.lists import comma_separated
+from xlm_export.cli.next_step import answering_command
 from xlm_export.optimization import PASSES, TARGETS, optimize
 from xlm_export.progress import Progress
 
@@ -37,4 +38,5 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         f"{options.bundle}: {made.graph.file}, {size:.1f} MB{shared}",
         f"matches: {', '.join(f'{name} {count}' for name, count in made.counts.items())}",
         f"verification {made.report.status}: largest difference to the portable graph {worst:.1e} of its largest value",
+        answering_command(made.bundle, made.graph),
     ]

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from xlm_export.cli.next_step import answering_command
 from xlm_export.progress import Progress
 from xlm_export.quantization import RECIPES, Limits, quantize
+from xlm_runtime.cli.arguments import number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", required=True, help=recipes)
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, or lang<TAB>text; to "
                         "calibrate and compare on (default: eight sentences in seven languages)")  # fmt: skip
-    parser.add_argument("--percentile", type=float, metavar="P", help=f"{calibrated}: clip activations to a range that "
-                        "holds P percent of their values, such as 99.99 (default: all of them)")  # fmt: skip
+    parser.add_argument("--percentile", type=number, metavar="P", help=f"{calibrated}: clip activations to a range "
+                        "that holds P percent of their values, such as 99.99 (default: all of them)")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled data for the task's metric: JSON lines, or "
                         "a SQuAD file")  # fmt: skip
-    parser.add_argument("--max-divergence", type=float, metavar="NATS", help="fail above this mean KL divergence")
-    parser.add_argument("--min-agreement", type=float, metavar="SHARE", help="fail below this share of same choices")
-    parser.add_argument("--min-metric", type=float, metavar="VALUE", help="fail below this metric on --data")
+    parser.add_argument("--max-divergence", type=number, metavar="NATS", help="fail above this mean KL divergence")
+    parser.add_argument("--min-agreement", type=number, metavar="SHARE", help="fail below this share of same choices")
+    parser.add_argument("--min-metric", type=number, metavar="VALUE", help="fail below this metric on --data")
     parser.add_argument("--keep", action="append", default=[], metavar="PART", help="leave a part in fp32, such as "
                         'head or "layer 3 ffn"; may be repeated')  # fmt: skip
     parser.add_argument("--no-embeddings", action="store_true", help="leave the embeddings in fp32")
@@ -47,7 +49,11 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         progress=progress,
     )
     size = sum((options.bundle / name).stat().st_size for name in made.bundle.files_of(made.graph)) / 1e6
-    return 0, [f"{options.bundle}: {made.graph.file}, {size:.1f} MB", *report_lines(made.report)]
+    return 0, [
+        f"{options.bundle}: {made.graph.file}, {size:.1f} MB",
+        *report_lines(made.report),
+        answering_command(made.bundle, made.graph, made.report["provider"]),
+    ]
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:

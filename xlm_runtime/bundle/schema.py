@@ -43,6 +43,7 @@ READ_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "moses.json",
+    "whole_words.bin",
 )
 """Beside graphs and their weights, what is read wherever it is there: `bundle.json` has its hash or it is refused."""
 

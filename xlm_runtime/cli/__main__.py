@@ -2,6 +2,6 @@
 
 import sys
 
-from xlm_runtime.cli.main import main
+from xlm_runtime.__main__ import main
 
 sys.exit(main())

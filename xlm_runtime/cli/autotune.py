@@ -10,6 +10,7 @@ from collections.abc import Callable
 from xlm_runtime.autotune import keep, measure
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.bundle.timings import Record, relative_totals
+from xlm_runtime.cli.arguments import whole_number
 from xlm_runtime.cli.progress import progress_bar
 
 _HELP = (
@@ -18,19 +19,19 @@ _HELP = (
 )
 
 
-def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command with `add_parser` of the commands."""
-    parser = add("autotune", help="time providers on this machine, for --provider auto", description=_HELP)
-    parser.set_defaults(run=run)
+def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command, and its former name, with `add_parser` of the commands."""
+    parser = add("autotune", description=_HELP)
+    parser.set_defaults(run=run, parser=parser)
     add_options(parser)
-    former = add("calibrate", description=f"The former name of autotune. {_HELP}")  # named in no list of commands
-    former.set_defaults(run=run_by_former_name)
+    former = add("calibrate", description=f"The former name of autotune. {_HELP}")
+    former.set_defaults(run=run_by_former_name, parser=former)
     add_options(former)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
+    parser.add_argument("--threads", type=whole_number, help="CPU threads (default: all that the process may use)")
     parser.add_argument("--json", action="store_true", help="print the record as one JSON object")
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from xlm_runtime.cli.arguments import whole_number
 from xlm_runtime.cli.progress import progress_bar
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.cli.question_answering import add_window_options, read_window_options
@@ -19,10 +20,10 @@ from xlm_runtime.question_answering.squad_files import SquadFile, read_squad
 _HELP = "exact match and F1 of a question-answering bundle on a file of SQuAD 1.1, SQuAD 2.0, XQuAD or MLQA"
 
 
-def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
+def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command with `add_parser` of the commands."""
-    parser = add("evaluate", help="figures on a SQuAD file", description=_HELP)
-    parser.set_defaults(run=run)
+    parser = add("evaluate", description=_HELP)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
     parser.add_argument("data", metavar="DATA.json", help="a file of SQuAD 1.1, SQuAD 2.0, XQuAD or MLQA, as published")
     parser.add_argument(
@@ -32,7 +33,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--lang", help="language of the contexts (default: by the file's name, or the model's own)")
     parser.add_argument("--question-lang", help="language of the questions, where it is another one")
     parser.add_argument("--metric", choices=METRICS, help="normalisation of answers (default: mlqa for MLQA's files)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions alone")
+    parser.add_argument("--limit", type=whole_number, metavar="N", help="the first N questions alone")
     add_window_options(parser)
     add_provider_options(parser)
 

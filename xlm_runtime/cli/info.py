@@ -17,10 +17,10 @@ from xlm_runtime.tasks import TensorSpec
 _ERRORS = {"max_absolute": "largest difference", "relative": "relative"}
 
 
-def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
+def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command with `add_parser` of the commands."""
-    parser = add("info", help="what a bundle holds", description="What a bundle holds.")
-    parser.set_defaults(run=run)
+    parser = add("info", description="What a bundle holds.")
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("bundle", metavar="BUNDLE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -7,12 +7,17 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from xlm_runtime.cli import autotune, evaluate, info, inputs, tasks
+from xlm_runtime.cli import inputs
+from xlm_runtime.cli.arguments import find_command, overview, refuse_unknown
+from xlm_runtime.cli.commands import COMMANDS
 from xlm_runtime.errors import XLMError
 from xlm_runtime.signals import EXIT_TERMINATED, Terminated, terminated_raises
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR = 1
+
+_PROG, _DESCRIPTION = "xlm-runtime", "Answer texts with a bundle from `xlm-export`."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif sys.stdout is None:
         print("xlm-runtime: error: Standard output is closed; there is nowhere to print answers.", file=sys.stderr)
         return EXIT_ERROR
-    parser = build_parser()
-    args, rest = parser.parse_known_args(inputs.mark_literals(sys.argv[1:] if arguments is None else arguments))
+    words = inputs.mark_literals(sys.argv[1:] if arguments is None else arguments)
+    command = find_command(overview(_PROG, _DESCRIPTION, COMMANDS), words, COMMANDS)
+    args, rest = build_parser(command).parse_known_args(words)
     # argparse of Python < 3.13 takes no texts behind an option once it has found none before it
     if rest and (not hasattr(args, "texts") or any(word.startswith("-") and word != "-" for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest).replace(inputs.LITERAL, '')}")
+        refuse_unknown(args.parser, [word.replace(inputs.LITERAL, "") for word in rest])
     if rest:
         args.texts += rest
     inputs.unmark_literals(args)
@@ -39,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _flush_quietly()
         print(f"xlm-runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt as signal:
-        return EXIT_TERMINATED if isinstance(signal, Terminated) else EXIT_INTERRUPTED
+    except Terminated:
+        _flush_quietly()
+        return EXIT_TERMINATED
     except BrokenPipeError:
         # whoever read the answers has had enough; the interpreter's own flush at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,12 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xlm-runtime", description="Answer texts with a bundle from `xlm-export`.")
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line's: of one command, whose module alone is imported, or of all."""
+    parser = argparse.ArgumentParser(prog=_PROG, description=_DESCRIPTION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    tasks.add_parsers(commands.add_parser)
-    for command in (evaluate, autotune, info):
-        command.add_parser(commands.add_parser)
+    rows = COMMANDS.values() if command is None else [COMMANDS[command]]
+    for module in dict.fromkeys(row.module for row in rows):
+        import_module(module).add_parsers(commands.add_parser)
     return parser
 
 

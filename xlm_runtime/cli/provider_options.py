@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.providers import AUTO, PROVIDERS
 from xlm_runtime.sessions import GpuOptions
@@ -13,15 +14,18 @@ from xlm_runtime.sessions import GpuOptions
 
 def add_provider_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", default="cpu", help=f"one of {', '.join((*PROVIDERS, AUTO))} (default: cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that the process may use)")
+    parser.add_argument("--threads", type=whole_number, help="CPU threads (default: all that the process may use)")
     parser.add_argument("--precision", help="which graph of the bundle (default: its first)")
     parser.add_argument(
         "--engine-cache",
         metavar="D",
         help="where what is built here is kept (default: nowhere for openvino, BUNDLE/engines on a GPU)",
     )
+    parser.add_argument(
+        "--cache-mb", type=number, metavar="MB", help="memory for texts' pieces that are remembered (default: 64)"
+    )
     gpu = parser.add_argument_group("on a GPU")
-    gpu.add_argument("--device", type=int, metavar="N", help="number of the CUDA device (default: 0)")
+    gpu.add_argument("--device", type=whole_number, metavar="N", help="number of the CUDA device (default: 0)")
     gpu.add_argument("--engine", metavar="NAME", help="tensorrt: which engine of the bundle (default: one that fits)")
     gpu.add_argument(
         "--cuda-graphs",
@@ -40,7 +44,14 @@ def open_pipeline(task: str, args: argparse.Namespace) -> Any:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     gpu = GpuOptions(**given) if given else None
     opened = pipeline(
-        task, args.bundle, args.provider, args.threads, args.precision, gpu=gpu, engine_cache=args.engine_cache
+        task,
+        args.bundle,
+        args.provider,
+        args.threads,
+        args.precision,
+        gpu=gpu,
+        engine_cache=args.engine_cache,
+        cache_mb=args.cache_mb,
     )
     if args.provider == AUTO:
         print(f"xlm-runtime: {opened.model.reason}", file=sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.question_answering.options import QuestionAnsweringOptions, resolve_options
@@ -20,8 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what all questions without a context of their own are about",
     )
-    parser.add_argument("--top-k", type=int, default=1, metavar="N", help="answers for each question (default: 1)")
-    parser.add_argument("--stride-check", type=int, metavar="N", help="also answer with this doc_stride, and compare")
+    parser.add_argument(
+        "--top-k", type=whole_number, default=1, metavar="N", help="answers for each question (default: 1)"
+    )
+    parser.add_argument(
+        "--stride-check", type=whole_number, metavar="N", help="also answer with this doc_stride, and compare"
+    )
     add_window_options(parser)
     parser.add_argument("--handle-impossible-answer", action="store_true", help="the answer may be that there is none")
 
@@ -33,10 +38,16 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         ("--doc-stride", "tokens from one window's start to the next (default: 128)"),
         ("--max-question-len", "tokens of a question; more are cut off (default: 64)"),
     ):
-        parser.add_argument(name, type=int, metavar="N", help=text)
-    parser.add_argument("--max-answer-len", type=int, default=30, metavar="N", help="tokens of an answer (default: 30)")
+        parser.add_argument(name, type=whole_number, metavar="N", help=text)
     parser.add_argument(
-        "--null-score-diff-threshold", type=float, default=0.0, metavar="X", help="null score of no answer (default: 0)"
+        "--max-answer-len", type=whole_number, default=30, metavar="N", help="tokens of an answer (default: 30)"
+    )
+    parser.add_argument(
+        "--null-score-diff-threshold",
+        type=number,
+        default=0.0,
+        metavar="X",
+        help="null score of no answer (default: 0)",
     )
     parser.add_argument("--open-cls", action="store_true", help="leave the cls token out of p_mask")
 

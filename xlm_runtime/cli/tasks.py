@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_runtime.cli import inputs, question_answering, tables, text_generation
+from xlm_runtime.cli import commands, inputs, question_answering, tables, text_generation
+from xlm_runtime.cli.arguments import whole_number, whole_number_or_all
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.model import BundleModel
@@ -31,7 +32,6 @@ class Command:
     """A task on the command line.
 
     Args:
-        help: one line.
         add: adds the task's own options.
         options: from the parsed arguments, before the bundle is opened, to the pipeline's options for an opened model.
         rows: an answer → the rows of its table.
@@ -41,7 +41,6 @@ class Command:
         stream: prints the text for one input as it appears; None where there is nothing to stream.
     """
 
-    help: str
     add: Callable[[argparse.ArgumentParser], None]
     options: Callable[[argparse.Namespace], Callable[[BundleModel], Any]]
     rows: Callable[[Any], list[list[str]]]
@@ -54,8 +53,8 @@ class Command:
 def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add a command for each task with `add_parser` of the commands."""
     for task, command in COMMANDS.items():
-        parser = add(task, help=command.help, description=command.help)
-        parser.set_defaults(run=run, task=task)
+        parser = add(task, description=commands.COMMANDS[task].help)
+        parser.set_defaults(run=run, task=task, parser=parser)
         parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
         parser.add_argument(
             "texts",
@@ -69,7 +68,7 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
         if command.truncates:
             parser.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
             parser.add_argument(
-                "--max-length", type=int, metavar="N", help="most tokens of a row (default: the model's)"
+                "--max-length", type=whole_number, metavar="N", help="most tokens of a row (default: the model's)"
             )
         parser.add_argument("--json", action="store_true", help="print one JSON value a line instead of a table")
         parser.add_argument(
@@ -179,10 +178,6 @@ def _plain(value: Any) -> Any:
     return [float(f"{number:.9g}") for number in value.tolist()]
 
 
-def _count_or_all(value: str) -> int | None:
-    return None if value == "all" else int(value)
-
-
 def _fixed(options: Any) -> Callable[[BundleModel], Any]:
     """Options that are the same for every model."""
     return lambda model: options
@@ -195,14 +190,14 @@ def _add_feature_extraction(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fill_mask(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="tokens for each mask (default: 5)")
+    parser.add_argument("--top-k", type=whole_number, default=5, metavar="N", help="tokens for each mask (default: 5)")
     parser.add_argument(
         "--target", type=inputs.text_option, action="append", metavar="WORD", help="choose among these; can be repeated"
     )
 
 
 def _add_text_classification(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--top-k", type=_count_or_all, default=1, metavar="N", help="labels, or all (default: 1)")
+    parser.add_argument("--top-k", type=whole_number_or_all, default=1, metavar="N", help="labels, or all (default: 1)")
     parser.add_argument("--function-to-apply", choices=FUNCTIONS, help="default: what the checkpoint asks for")
 
 
@@ -232,13 +227,15 @@ def _add_token_classification(parser: argparse.ArgumentParser) -> None:
 
 def _add_stride(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--stride", type=int, metavar="N", help="read texts that are too long in windows, which share so many tokens"
+        "--stride",
+        type=whole_number,
+        metavar="N",
+        help="read texts that are too long in windows, which share so many tokens",
     )
 
 
 COMMANDS = {
     "feature-extraction": Command(
-        "vectors of texts",
         _add_feature_extraction,
         lambda args: _fixed(
             FeatureExtractionOptions(args.pooling, args.normalize, args.truncation, args.max_length, args.stride)
@@ -246,7 +243,6 @@ COMMANDS = {
         tables.vector_rows,
     ),
     "fill-mask": Command(
-        "words for the masks in texts, written <mask>",
         _add_fill_mask,
         lambda args: _fixed(
             FillMaskOptions(args.top_k, tuple(args.target) if args.target else None, args.truncation, args.max_length)
@@ -254,7 +250,6 @@ COMMANDS = {
         tables.mask_rows,
     ),
     "text-generation": Command(
-        "text that continues prompts; with --score how probable texts are",
         text_generation.add_options,
         text_generation.read_options,
         text_generation.answer_rows,
@@ -263,7 +258,6 @@ COMMANDS = {
         stream=text_generation.stream,
     ),
     "text-classification": Command(
-        "labels of texts, or of pairs of texts given as JSON",
         _add_text_classification,
         lambda args: _fixed(
             TextClassificationOptions(args.top_k, args.function_to_apply, args.truncation, args.max_length)
@@ -271,7 +265,6 @@ COMMANDS = {
         tables.label_rows,
     ),
     "zero-shot-classification": Command(
-        "scores of labels that the model was not trained on",
         _add_zero_shot,
         lambda args: _fixed(
             ZeroShotClassificationOptions(
@@ -285,13 +278,11 @@ COMMANDS = {
         tables.ranking_rows,
     ),
     "multiple-choice": Command(
-        "which of several choices fits a prompt",
         _add_multiple_choice,
         lambda args: _fixed(MultipleChoiceOptions(args.choice, args.truncation, args.max_length)),
         tables.choice_rows,
     ),
     "token-classification": Command(
-        "labelled tokens, such as names",
         _add_token_classification,
         lambda args: _fixed(
             TokenClassificationOptions(
@@ -305,7 +296,6 @@ COMMANDS = {
         tables.entity_rows,
     ),
     "question-answering": Command(
-        "answers out of a context, to questions given as texts or as JSON with question, context and lang",
         question_answering.add_options,
         question_answering.read_options,
         question_answering.answer_rows,

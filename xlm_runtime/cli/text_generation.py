@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.errors import InputError
 from xlm_runtime.generation.config_file import bundle_defaults
@@ -18,18 +19,18 @@ Rows = list[list[str]]
 
 _EARLY = {"yes": True, "no": False, "never": "never"}
 # options that take a number, under the names of `GenerationOptions`
-_NUMBERS: tuple[tuple[str, type, str], ...] = (
-    ("max_new_tokens", int, "most tokens to generate (default: the checkpoint's, or 32)"),
-    ("min_new_tokens", int, "no end before so many tokens"),
-    ("temperature", float, "with --sample: above 1 more varied, below 1 less"),
-    ("top_k", int, "with --sample: draw among the N best tokens"),
-    ("top_p", float, "with --sample: draw among the best tokens that have this probability"),
-    ("seed", int, "with --sample: makes draws repeatable"),
-    ("num_beams", int, "beam search with so many beams"),
-    ("length_penalty", float, "with --num-beams: above 1 favours longer texts"),
-    ("num_return_sequences", int, "texts for each prompt (beams, or draws)"),
-    ("repetition_penalty", float, "above 1 makes tokens that were there less likely"),
-    ("no_repeat_ngram_size", int, "no N tokens in a row come twice"),
+_NUMBERS: tuple[tuple[str, Callable[[str], float], str], ...] = (
+    ("max_new_tokens", whole_number, "most tokens to generate (default: the checkpoint's, or 32)"),
+    ("min_new_tokens", whole_number, "no end before so many tokens"),
+    ("temperature", number, "with --sample: above 1 more varied, below 1 less"),
+    ("top_k", whole_number, "with --sample: draw among the N best tokens"),
+    ("top_p", number, "with --sample: draw among the best tokens that have this probability"),
+    ("seed", whole_number, "with --sample: makes draws repeatable"),
+    ("num_beams", whole_number, "beam search with so many beams"),
+    ("length_penalty", number, "with --num-beams: above 1 favours longer texts"),
+    ("num_return_sequences", whole_number, "texts for each prompt (beams, or draws)"),
+    ("repetition_penalty", number, "above 1 makes tokens that were there less likely"),
+    ("no_repeat_ngram_size", whole_number, "no N tokens in a row come twice"),
 )
 
 
@@ -40,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind, text in _NUMBERS:
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+        parser.add_argument(flag, type=kind, metavar="X" if kind is number else "N", help=text)
     parser.add_argument("--early-stopping", choices=_EARLY, help="with --num-beams: when to end (default: no)")
     for name, text in (("--bad-words", "never generated"), ("--stop", "the text ends before it")):
         parser.add_argument(name, type=text_option, action="append", metavar="TEXT", help=f"{text}; can be repeated")

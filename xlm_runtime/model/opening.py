@@ -40,6 +40,7 @@ def open_model(
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
     engine_cache: str | Path | None = None,
+    cache_mb: float | None = None,
     graph: str | None = None,
 ) -> BundleModel:
     """Open a bundle for a task.
@@ -54,6 +55,7 @@ def open_model(
         precision: which of the bundle's graphs, by its precision or recipe; by default its first.
         max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
         gpu, engine_cache: see `open_session`; with "auto" they matter where the chosen provider has them.
+        cache_mb: see `XLMTokenizer`; None for its default.
         graph: the file of the graph, in place of `precision`; not with "auto".
 
     Raises:
@@ -74,6 +76,7 @@ def open_model(
         gpu=gpu,
         engine_cache=None if engine_cache is None else Path(engine_cache).absolute(),
         graph=graph,
+        cache_mb=cache_mb,
     )
     bundle = Bundle.load(folder)
     if bundle.task != task:
@@ -108,6 +111,8 @@ def open_model(
     if find_task(bundle.architecture, task).kept == "logit_positions" and "logit_positions" not in session.input_names:
         session = FullLogitsSession(session)
     loaded = tokenizer.result()
+    if cache_mb is not None:
+        loaded.cache_mb = cache_mb
     return BundleModel(
         bundle,
         chosen.graph,

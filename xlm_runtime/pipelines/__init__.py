@@ -49,6 +49,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> FeatureExtractionPipeline: ...
 
 
@@ -63,6 +64,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> FillMaskPipeline: ...
 
 
@@ -77,6 +79,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> TextGenerationPipeline: ...
 
 
@@ -91,6 +94,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> TextClassificationPipeline: ...
 
 
@@ -105,6 +109,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> ZeroShotClassificationPipeline: ...
 
 
@@ -119,6 +124,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> MultipleChoicePipeline: ...
 
 
@@ -133,6 +139,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> TokenClassificationPipeline: ...
 
 
@@ -147,6 +154,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> QuestionAnsweringPipeline: ...
 
 
@@ -161,6 +169,7 @@ def pipeline(
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
     engine_cache: str | Path | None = ...,
+    cache_mb: float | None = ...,
 ) -> Any: ...
 
 
@@ -174,6 +183,7 @@ def pipeline(
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
     engine_cache: str | Path | None = None,
+    cache_mb: float | None = None,
 ) -> Any:
     """Open a bundle for a task and return what answers: `pipeline("fill-mask", "bundle")("A <mask> text.")`.
 
@@ -190,6 +200,7 @@ def pipeline(
             default one that suits the provider.
         gpu: options of the providers on a GPU.
         engine_cache: folder for what is built on this machine, see `open_session`.
+        cache_mb: MiB that the tokenizer may take for pieces of text that it remembers; by default 64.
 
     Returns:
         The task's pipeline, such as `FillMaskPipeline`: its `__call__` tells the options and what it returns.
@@ -211,5 +222,6 @@ def pipeline(
         max_tokens=max_tokens,
         gpu=gpu,
         engine_cache=engine_cache,
+        cache_mb=cache_mb,
     )
     return entry.make(opened)

@@ -6,6 +6,7 @@ import heapq
 import re
 from collections.abc import Mapping
 from itertools import pairwise
+from operator import add
 
 END_OF_WORD = "</w>"
 _LINE_START = re.compile(r"^(\S+ \S+)?", re.MULTILINE)
@@ -32,26 +33,61 @@ def parse_merges(text: str) -> dict[str, int]:
     return dict(zip(keys, range(len(keys)), strict=True))
 
 
-def merge_symbols(word: str, ranks: Mapping[str, int]) -> list[str]:
-    """Split a word into its subwords; the last carries `</w>`. n log n in the word's length.
+class BytePairs:
+    """The merges of one vocabulary. Threads may share them.
 
     Args:
-        word: not empty.
         ranks: rank of each pair, keyed "first second", as `parse_merges` gives them.
     """
-    symbols = list(word)
-    symbols[-1] += END_OF_WORD
-    symbols = _merge_short(symbols, ranks) if len(symbols) <= _SHORT else _merge_long(symbols, ranks)
-    if " " in word:
-        # Hugging Face joins with spaces and splits again, which tears symbols that hold one
-        joined = " ".join(symbols)
-        return ("\n" + END_OF_WORD if joined == "\n  </w>" else joined).split(" ")
-    return symbols
+
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        self.ranks = ranks
+        self._inside = _CharacterPairs(ranks, "")
+        self._at_end = _CharacterPairs(ranks, END_OF_WORD)
+
+    def symbols(self, word: str) -> list[str]:
+        """Split a word, which must not be empty, into its subwords; the last carries `</w>`.
+
+        n log n in the word's length.
+        """
+        symbols = list(word)
+        if len(symbols) <= _SHORT:
+            pairs = list(map(self._inside.__getitem__, map(add, word, word[1:])))
+            if pairs:
+                pairs[-1] = self._at_end[word[-2:]]
+            symbols[-1] += END_OF_WORD
+            symbols = _merge_short(symbols, pairs, self.ranks)
+        else:
+            symbols[-1] += END_OF_WORD
+            symbols = _merge_long(symbols, self.ranks)
+        if " " in word:
+            # Hugging Face joins with spaces and splits again, which tears symbols that hold one
+            joined = " ".join(symbols)
+            return ("\n" + END_OF_WORD if joined == "\n  </w>" else joined).split(" ")
+        return symbols
 
 
-def _merge_short(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:
+class _CharacterPairs(dict[str, int]):
+    """Two characters → the rank of their pair, with `ending` behind the second. Holds at most 16,384 pairs.
+
+    A third of a word's pairs are looked up here, where the processor's caches hold all of them.
+    """
+
+    def __init__(self, ranks: Mapping[str, int], ending: str) -> None:
+        super().__init__()
+        self._rank = ranks.get
+        self._ending = ending
+
+    def __missing__(self, pair: str) -> int:
+        if len(self) >= 16384:
+            self.clear()
+        rank = self[pair] = self._rank(f"{pair[0]} {pair[1]}{self._ending}", _NO_RANK)
+        return rank
+
+
+def _merge_short(symbols: list[str], pairs: list[int], ranks: Mapping[str, int]) -> list[str]:
+    """Scans the ranks of all `pairs` of neighbours before each merge."""
     get = ranks.get
-    pairs = [get(f"{a} {b}", _NO_RANK) for a, b in pairwise(symbols)]
     while pairs:
         best = min(pairs)
         if best == _NO_RANK:

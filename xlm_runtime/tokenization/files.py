@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xlm_runtime.checked_json import (
     check,
@@ -28,8 +31,7 @@ from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added
 
 VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
 SPECIAL_MAP, ADDED, TABLES = "special_tokens_map.json", "added_tokens.json", "moses.json"
-
-
+WHOLE_WORDS = "whole_words.bin"
 _ID = whole(0, 2**31 - 1)
 _SIDE = nullable(one_of("left", "right"))
 _PLAIN_OPTIONS = {
@@ -95,6 +97,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     return options | {
         "vocab_file": path / VOCAB,
         "merges_file": path / MERGES,
+        "whole_words_file": path / WHOLE_WORDS if (path / WHOLE_WORDS).exists() else None,
         "added_tokens_decoder": added,
         "moses_tables": tables or None,
     }
@@ -146,6 +149,27 @@ def read_merges(path: Path) -> dict[str, int]:
         raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
 
 
+def read_whole_words(path: Path, vocab: Path, merges: Path, size: int) -> bytes:
+    """`whole_words.bin`: a byte for each of `size` ids, see `find_whole_words`.
+
+    The file holds a checksum of `vocab` and `merges`, 4 bytes, little-endian, and a bit for each id, the highest first.
+
+    Raises:
+        BundleError: it was written for other files.
+    """
+    data = path.read_bytes()
+    if len(data) != 4 + -(-size // 8) or data[:4] != _checksum(vocab, merges):
+        raise BundleError(
+            f"'{path}' was written for another {vocab.name} or {merges.name} than those beside it. Copy the whole "
+            f"folder again; or delete {path.name}, without which new words take longer."
+        )
+    return np.unpackbits(np.frombuffer(data, np.uint8, offset=4), count=size).tobytes()
+
+
+def _checksum(vocab: Path, merges: Path) -> bytes:
+    return zlib.crc32(merges.read_bytes(), zlib.crc32(vocab.read_bytes())).to_bytes(4, "little")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is missing."""
     try:
@@ -181,6 +205,7 @@ def write_folder(
     additional: Sequence[str],
     added: Mapping[int, AddedToken],
     tables: Mapping[str, Any] | None,
+    whole_words: bytes,
 ) -> tuple[Path, ...]:
     """Write a folder that `read_options` and Hugging Face read.
 
@@ -192,6 +217,7 @@ def write_folder(
         additional: the further special tokens.
         added: id → added token.
         tables: the contents of `moses.json`; None to write none.
+        whole_words: a byte for each id, see `find_whole_words`; empty to write no `whole_words.bin`.
 
     Returns:
         The paths of the files.
@@ -214,7 +240,12 @@ def write_folder(
     if tables is not None:
         _write_json(folder / TABLES, tables, indent=None)
         written.append(folder / TABLES)
-    return (*written, *write_vocabulary(folder, encoder, ranks))
+    vocab, merges = write_vocabulary(folder, encoder, ranks)
+    if whole_words:
+        bits = np.packbits(np.frombuffer(whole_words, np.uint8))
+        (folder / WHOLE_WORDS).write_bytes(_checksum(vocab, merges) + bits.tobytes())
+        written.append(folder / WHOLE_WORDS)
+    return (*written, vocab, merges)
 
 
 def _write_json(path: Path, data: object, indent: int | None = 2) -> None:

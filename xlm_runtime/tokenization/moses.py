@@ -133,7 +133,7 @@ class MosesTokenizer:
         self.lang = lang
         self.keeps_hangul = bool(re.match(f"[{kept}]", "가"))
         self._apart = re.compile(rf"([^{kept}\s.'`,\-])")
-        self._simple = re.compile(f"[{kept}]+")
+        self._simple = re.compile(f"[{kept}]+(?:-[{kept}]+)*|[0-9]+(?:[.,][0-9]+)*")
         self._any_alpha = re.compile(f"[{alpha}{extra_alpha}]")
         self._lower = re.compile(f"[{lower}]")
         self._commas = (
@@ -163,9 +163,11 @@ class MosesTokenizer:
         self._prefixes = frozenset(prefixes) - self._numeric_prefixes
 
     def is_simple(self, text: str) -> bool:
-        """Whether every rule passes over this text: letters and digits only, no spelled-out marker."""
-        letters = text.isalnum() if text.isascii() else self._simple.fullmatch(text) is not None
-        return letters and "MULTI" not in text
+        """Whether every rule passes over this text: letters and digits, with single hyphens, or a number with single
+        periods and commas, inside; and no spelled-out marker."""
+        if not (text.isascii() and text.isalnum()) and self._simple.fullmatch(text) is None:
+            return False
+        return "MULTI" not in text
 
     def words(self, text: str) -> list[str]:
         """The words of a text that was normalised before."""

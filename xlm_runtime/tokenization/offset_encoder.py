@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.piece_encoder import Ids, PieceEncoder, neighbours, without_neighbours
-from xlm_runtime.tokenization.rotating_cache import RotatingCache
+from xlm_runtime.tokenization.rotating_cache import CacheMemory, RotatingCache
 from xlm_runtime.tokenization.words import WordPipeline
 
 # one of each for each token: ids, spans (start, end) in code points, word numbers from 0
@@ -24,8 +24,7 @@ class OffsetEncoder:
         pieces: cuts a text into pieces.
         pipeline: makes the words of a piece.
         word_pieces: see `WordPieces`.
-        cache_entries: pieces that are remembered, see `RotatingCache`.
-        cache_key_length: characters of the longest piece that is remembered.
+        memory: holds what is remembered.
     """
 
     def __init__(
@@ -33,14 +32,12 @@ class OffsetEncoder:
         pieces: PieceEncoder,
         pipeline: WordPipeline,
         word_pieces: WordPieces,
-        cache_entries: int,
-        cache_key_length: int,
+        memory: CacheMemory,
     ) -> None:
         self._pieces = pieces
         self._pipeline = pipeline
         self._word_pieces = word_pieces
-        self._key_length = cache_key_length
-        self._known: RotatingCache[tuple[str, int], _PieceOffsets] = RotatingCache(self._build, cache_entries)
+        self._known: RotatingCache[tuple[str, int], _PieceOffsets] = RotatingCache(self._build, memory, nested=True)
 
     def ids_and_offsets(self, text: str) -> Offsets:
         """The ids of a text, their spans and word numbers."""
@@ -49,9 +46,7 @@ class OffsetEncoder:
         numbers: list[int] = []
         words = 0
         for start, piece, context in self._pieces.contexts(text):
-            key = piece, context
-            short = len(piece) <= self._key_length
-            piece_ids, piece_spans, piece_words = self._known[key] if short else self._build(key)
+            piece_ids, piece_spans, piece_words = self._known[piece, context]
             ids += piece_ids
             spans += [(a + start, b + start) for a, b in piece_spans]
             numbers += [word + words for word in piece_words]

@@ -9,8 +9,9 @@ its own characters, except where a rule looks over the space. Those rules are fe
 - Moses splits off a period depending on whether the next word starts small, with a digit, or otherwise;
 - commas and apostrophes at a text's very start, and quotes and apostrophes at its very end, have no neighbour.
 
-So a piece's entry is either a tuple of ids or a `Contextual`, which holds ids for each context it was met in. Each is
-made by the exact pipeline, run on the piece between two neutral words.
+So a piece's entry is either a tuple of ids or a `Contextual`, whose ids are remembered for each context it was met in.
+Each is made by the exact pipeline, run on the piece between two neutral words; or, for a word of letters and digits
+with at most a mark before and one behind it, by `_marked_word`, which knows what the pipeline makes of those.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from xlm_runtime.tokenization.rotating_cache import RotatingCache
+from xlm_runtime.tokenization.rotating_cache import CacheMemory, RotatingCache
 from xlm_runtime.tokenization.words import WordPipeline
 
 T = TypeVar("T")
@@ -40,17 +41,18 @@ _FULL_STOPS = frozenset(".。．…")
 # these stand alone for every language whose letters do not include them
 _HAN = "\u3400-\u4db5\u4e00-\u9fef"
 _HANGUL = "\uac00-\ud7a3"
+# Marks that become a word of their own beside a word of letters, whatever stands around, and that word. (What they do
+# to their neighbours, `_left` and `_right` say.)
+_QUOTE_WORDS = dict.fromkeys('"„“”«»', '"')
+_BEFORE_WORD = {char: char for char in "([$#¿¡€£"} | _QUOTE_WORDS
+_AFTER_WORD = {char: char for char in ",?!:;)]%€،؟؛"} | _QUOTE_WORDS
 
 
-class Contextual:
+class Contextual(NamedTuple):
     """A piece whose ids depend on where it stands; `left` and `right` say how its edges act."""
 
-    __slots__ = ("left", "right", "variants")
-
-    def __init__(self, left: int, right: int) -> None:
-        self.left = left
-        self.right = right
-        self.variants: dict[int, Ids] = {}
+    left: int
+    right: int
 
 
 Entry = Ids | Contextual
@@ -62,26 +64,22 @@ class PieceEncoder:
     Args:
         pipeline: makes the words of a piece.
         word_ids: maps a word to its tokens' ids.
-        cache_entries: pieces that are remembered, see `RotatingCache`.
-        cache_key_length: characters of the longest piece that is remembered.
+        memory: holds what is remembered.
     """
 
-    def __init__(
-        self, pipeline: WordPipeline, word_ids: Callable[[str], Ids], cache_entries: int, cache_key_length: int
-    ) -> None:
+    def __init__(self, pipeline: WordPipeline, word_ids: Callable[[str], Ids], memory: CacheMemory) -> None:
         if pipeline.moses is None:
             raise ValueError(f"language '{pipeline.lang}' is not split by Moses")
         self._pipeline = pipeline
         self._moses = pipeline.moses
         self._word_ids = word_ids
+        self._words: RotatingCache[str, Ids] = RotatingCache(word_ids, memory)
         alone = _HAN if self._moses.keeps_hangul else _HAN + _HANGUL
         self._alone = re.compile(f"[{alone}]")
-        self._alone_split = re.compile(f"[{alone}]|[^{alone}]+")
-        self._entries: RotatingCache[str, Entry] = RotatingCache(self._build, cache_entries, cache_key_length)
-        self._between: RotatingCache[str, Ids] = RotatingCache(
-            lambda piece: self._run(piece, 0), cache_entries // 4, cache_key_length
-        )
-        self._key_length = cache_key_length
+        self._runs = re.compile(f"[{alone}]+|[^{alone}]+")
+        self._entries: RotatingCache[str, Entry] = RotatingCache(self._build, memory)
+        self._between: RotatingCache[str, Ids] = RotatingCache(lambda piece: self._run((piece, 0)), memory)
+        self._variants: RotatingCache[tuple[str, int], Ids] = RotatingCache(self._run, memory, nested=True)
         self._classes: dict[str, int] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -94,7 +92,7 @@ class PieceEncoder:
             entries = list(map(self._entries.__getitem__, atoms))
         special = [i for i, entry in enumerate(entries) if entry.__class__ is not tuple]
         if not special:
-            return list(chain.from_iterable(entries))  # type: ignore[arg-type]
+            return list(chain.from_iterable(entries))
         lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         result: list[int] = []
         done = 0
@@ -102,16 +100,21 @@ class PieceEncoder:
             if i < done:
                 continue
             first, last = self._glue(atoms, entries, beside, i, done)
-            result.extend(chain.from_iterable(entries[done:first]))  # type: ignore[arg-type]
+            result.extend(chain.from_iterable(entries[done:first]))
             key = atoms[i] if first == last else " ".join([atom for atom in atoms[first : last + 1] if atom])
-            result.extend(self._variant(key, self._context(atoms, first, last, lead)))
+            result.extend(self._variants[key, self._context(atoms, first, last, lead)])
             done = last + 1
-        result.extend(chain.from_iterable(entries[done:]))  # type: ignore[arg-type]
+        result.extend(chain.from_iterable(entries[done:]))
         return result
 
     def cache_sizes(self) -> dict[str, int]:
         """How many entries each cache holds."""
-        return {"pieces": self._entries.size(), "characters": self._between.size()}
+        return {
+            "pieces": self._entries.size(),
+            "contexts": self._variants.size(),
+            "words": self._words.size(),
+            "characters": self._between.size(),
+        }
 
     def contexts(self, text: str) -> Iterator[tuple[int, str, int]]:
         """(start, piece, context) of every piece of a text, glued ones as one; see `neighbours` for contexts."""
@@ -149,22 +152,19 @@ class PieceEncoder:
         entries: list[Entry] = []
         entry, between = self._entries.__getitem__, self._between.__getitem__
         for atom in atoms:
-            parts = self._alone_split.findall(atom)
-            if len(parts) < 2:
-                result.append(atom)
-                beside.append(False)
-                entries.append(entry(atom))
-                continue
+            parts = self._parts(atom)
             first, last = parts[0], parts[-1]
+            result.append(first)
+            beside.append(False)
+            entries.append(entry(first))
             if len(parts) > 2:
-                result += (first, atom[len(first) : len(atom) - len(last)], last)
-                beside += (False, True, True)
-                inner = tuple(chain.from_iterable(map(between, parts[1:-1])))
-                entries += (entry(first), inner, entry(last))
-            else:
-                result += parts
-                beside += (False, True)
-                entries += (entry(first), entry(last))
+                result.append(atom[len(first) : len(atom) - len(last)])
+                beside.append(True)
+                entries.append(tuple(chain.from_iterable(map(between, parts[1:-1]))))
+            if len(parts) > 1:
+                result.append(last)
+                beside.append(True)
+                entries.append(entry(last))
         return result, beside, entries
 
     def _split_alone(self, atoms: list[str]) -> tuple[list[str], list[bool]]:
@@ -172,11 +172,26 @@ class PieceEncoder:
         result: list[str] = []
         beside: list[bool] = []
         for atom in atoms:
-            parts = self._alone_split.findall(atom) or [""]
+            parts = self._parts(atom)
             result += parts
             beside.append(False)
             beside += [True] * (len(parts) - 1)
         return result, beside
+
+    def _parts(self, atom: str) -> list[str]:
+        """The characters that stand alone, and what lies between them; at least one part."""
+        runs = self._runs.findall(atom)
+        if len(runs) < 2 and not self._alone.match(atom):
+            return [atom]
+        parts: list[str] = []
+        alone = self._alone.match(atom) is not None
+        for run in runs:
+            if alone:
+                parts.extend(run)
+            else:
+                parts.append(run)
+            alone = not alone
+        return parts
 
     def _glue(
         self, atoms: list[str], entries: list[Entry], beside: list[bool] | None, i: int, done: int
@@ -228,19 +243,16 @@ class PieceEncoder:
             return ()
         word = self._pipeline.simple_word(piece)
         if word is not None:
-            return self._ids_of([word])
-        if piece[-1] == ",":
-            word = self._pipeline.simple_word(piece[:-1])
-            if word is not None:
-                return self._ids_of([word, ","])
+            folded = self._pipeline.fold_word(word)
+            return self._word_ids(piece) if folded == piece else self._ids_of_word(word)
         left, right = self._left(piece[0]), self._right(piece[-1])
         if left < 0 and right < 0:
-            return self._run(piece, 0)
+            return self._run((piece, 0))
         return Contextual(max(left, 0), max(right, 0))
 
     def _left(self, char: str) -> int:
         """-1 where nothing to the left of this first character can matter, else how the edge acts."""
-        if char.isascii() and char.isalnum():
+        if char.isalnum():
             return -1
         if char in _APOSTROPHES:
             return APOSTROPHE
@@ -249,7 +261,7 @@ class PieceEncoder:
         return 0 if char in _QUOTES else -1
 
     def _right(self, char: str) -> int:
-        if char.isascii() and char.isalnum():
+        if char.isalnum():
             return -1
         if char in _APOSTROPHES:
             return APOSTROPHE
@@ -257,32 +269,46 @@ class PieceEncoder:
             return GLUED
         return 0 if char in _QUOTES or char in _FULL_STOPS else -1
 
-    def _variant(self, piece: str, context: int) -> Ids:
-        if len(piece) > self._key_length:
-            return self._run(piece, context)
-        entry = self._entries[piece]
-        if not isinstance(entry, Contextual):
-            return entry
-        ids = entry.variants.get(context)
-        if ids is None:
-            ids = entry.variants[context] = self._run(piece, context)
-        return ids
-
-    def _run(self, piece: str, context: int) -> Ids:
+    def _run(self, key: tuple[str, int]) -> Ids:
+        """The ids of a piece in a context."""
+        piece, context = key
+        ids = self._marked_word(piece, context)
+        if ids is not None:
+            return ids
         before, after = neighbours(context)
-        if piece[-1] == ".":
-            word = self._pipeline.simple_word(piece[:-1])
-            if word is not None:
-                kept = self._moses.keeps_period(word, after.strip())
-                return self._ids_of([word + "."] if kept else [word, "."])
-        words = self._pipeline.raw_words(before + piece + after)
-        return self._ids_of(without_neighbours(words, before, after))
+        return self._ids_of(without_neighbours(self._pipeline.raw_words(before + piece + after), before, after))
+
+    def _marked_word(self, piece: str, context: int) -> Ids | None:
+        """The ids of a simple word with at most a mark before and one behind it, or of a character that stands alone;
+        None for other pieces."""
+        before, after = _BEFORE_WORD.get(piece[0]), _AFTER_WORD.get(piece[-1])
+        stops = piece[-1] == "."
+        word = self._pipeline.simple_word(piece[before is not None : len(piece) - (stops or after is not None)])
+        if word is None:
+            alone = len(piece) == 1 and self._alone.match(piece) and self._pipeline.normalizer.leaves_letters(piece)
+            return self._ids_of_word(piece) if alone else None
+        if stops and self._moses.keeps_period(word, neighbours(context)[1].strip()):
+            word += "."
+        elif stops:
+            after = "."
+        ids = self._ids_of_word(word)
+        if before is not None:
+            ids = self._words[before] + ids
+        return ids if after is None else ids + self._words[after]
 
     def _ids_of(self, raw_words: list[str]) -> Ids:
-        words = self._pipeline.fold(raw_words)
-        if len(words) == 1:
-            return self._word_ids(words[0])
-        return tuple(chain.from_iterable(map(self._word_ids, words)))
+        if len(raw_words) == 1:
+            return self._ids_of_word(raw_words[0])
+        return tuple(chain.from_iterable(map(self._words.__getitem__, self._pipeline.fold(raw_words))))
+
+    def _ids_of_word(self, raw_word: str) -> Ids:
+        word = self._pipeline.fold_word(raw_word)
+        if not word or " " in word:
+            return tuple(chain.from_iterable(map(self._words.__getitem__, self._pipeline.fold([raw_word]))))
+        known = self._entries.get(word)
+        if known.__class__ is tuple and self._pipeline.simple_word(word) == word:
+            return known  # a piece that is this word
+        return self._words[word]
 
 
 def neighbours(context: int) -> tuple[str, str]:

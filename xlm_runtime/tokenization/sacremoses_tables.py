@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version as _version
 from typing import Any
 
 from xlm_runtime.errors import MissingExtraError
@@ -32,6 +31,8 @@ def read_tables(langs: Iterable[str] | None = None) -> dict[str, Any]:
         corpus = importlib.import_module("sacremoses.corpus")
     except ImportError as error:
         raise MissingExtraError("sacremoses", "export", "A model folder without moses.json") from error
+    from importlib.metadata import version  # slow to import
+
     reader = corpus.NonbreakingPrefixes()
     known: dict[str, str] = reader.available_langs
     wanted = {"en", *(langs if langs is not None else (*known, *_OWN_LETTERS))}
@@ -46,7 +47,7 @@ def read_tables(langs: Iterable[str] | None = None) -> dict[str, Any]:
             prefixes[source] = {"nonbreaking": sorted(listed), "numeric_only": sorted(numeric)}
     return {
         "format_version": TABLES_FORMAT,
-        "source": f"sacremoses {_version('sacremoses')}",
+        "source": f"sacremoses {version('sacremoses')}",
         "every_language": langs is None,
         "classes": {
             "alnum": list(_unmatched_ranges(english.PAD_NOT_ISALNUM[0])),

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization.added_tokens import TokenSplitter
 from xlm_runtime.tokenization.alignment import AlignedText
-from xlm_runtime.tokenization.bpe import END_OF_WORD, merge_symbols
+from xlm_runtime.tokenization.bpe import END_OF_WORD
 from xlm_runtime.tokenization.moses import MosesTables
 from xlm_runtime.tokenization.normalization import space_for_deleted
 from xlm_runtime.tokenization.offset_encoder import OffsetEncoder, Offsets, align_tokens
 from xlm_runtime.tokenization.options import TRUNCATION, Truncation
 from xlm_runtime.tokenization.piece_encoder import Ids, PieceEncoder
-from xlm_runtime.tokenization.rotating_cache import RotatingCache
+from xlm_runtime.tokenization.rotating_cache import CacheMemory, RotatingCache
 from xlm_runtime.tokenization.sacremoses_tables import read_tables
 from xlm_runtime.tokenization.segmenters import SEGMENTED_LANGUAGES
 from xlm_runtime.tokenization.token_row import TokenRow, surround
@@ -24,10 +24,9 @@ from xlm_runtime.tokenization.vocabulary import Vocabulary
 from xlm_runtime.tokenization.windows import windows
 from xlm_runtime.tokenization.words import WordPipeline
 
-# at most twice this many pieces and words are remembered for each language
-CACHE_ENTRIES = 1 << 15
-CACHE_KEY_LENGTH = 64
-_DERIVED = ("_lock", "_languages", "_offsets", "_word_ids", "_splitter", "_needle", "_find_token")
+# what is remembered takes at most so many MiB; XQuAD in six languages takes 17
+CACHE_MB = 64
+_DERIVED = ("_lock", "_memory", "_languages", "_offsets", "_splitter", "_needle", "_find_token")
 
 
 class _Language(NamedTuple):
@@ -50,6 +49,7 @@ class TextEncoder:
         lang2id: the model's languages; None to take any.
         truncation_side: where `row` cuts, "left" or "right".
         whitespace: see `XLMTokenizer`.
+        cache_mb: MiB that all remembered pieces and words may take together, see `CacheMemory`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class TextEncoder:
         lang2id: dict[str, int] | None = None,
         truncation_side: str = "right",
         whitespace: str = "delete",
+        cache_mb: float = CACHE_MB,
     ) -> None:
         self.vocabulary = vocabulary
         self.lowercase = lowercase
@@ -71,15 +72,16 @@ class TextEncoder:
         self.lang2id = lang2id
         self.truncation_side = truncation_side
         self._spaces = whitespace == "space"
+        self.cache_mb = cache_mb
         self._tables = moses_tables
         self.reset()
 
     def reset(self) -> None:
         """Forget everything derived from the vocabulary. Not while other threads use the encoder."""
         self._lock = Lock()
+        self._memory = CacheMemory(self.cache_mb)
         self._languages: dict[str, _Language] = {}
         self._offsets: dict[str, Callable[[str], Offsets]] = {}
-        self._word_ids: RotatingCache[str, Ids] = RotatingCache(self._make_ids, CACHE_ENTRIES, CACHE_KEY_LENGTH)
         alias: dict[str, str] = {}
         mask = self.vocabulary.named.get("mask_token")
         if self.mask_alias and mask is not None and self.mask_alias not in self.vocabulary:
@@ -227,7 +229,7 @@ class TextEncoder:
                 continue
             words = segment.text.split() if only_merge else self._language(lang or "en").pipeline.words(segment.text)
             for word in words:
-                tokens += merge_symbols(word, self.vocabulary.ranks)
+                tokens += self.vocabulary.pairs.symbols(word)
         return tokens
 
     def known_tables(self) -> Mapping[str, Any] | None:
@@ -256,16 +258,20 @@ class TextEncoder:
         if self._tables is None:
             self._tables = MosesTables(read_tables())
         pipeline = WordPipeline(lang, self._tables, self.lowercase)
-        pieces = PieceEncoder(pipeline, self._word_ids.__getitem__, CACHE_ENTRIES, CACHE_KEY_LENGTH)
+        pieces = PieceEncoder(pipeline, self.vocabulary.word_ids, self._memory)
         return _Language(pipeline, pieces.ids, pieces)
 
     def _segmented(self, lang: str) -> _Language:
         pipeline = WordPipeline(lang, None, self.lowercase, self.ja_model)
-        raw_ids: RotatingCache[str, Ids] = RotatingCache(
-            lambda word: tuple(chain.from_iterable(map(self._word_ids.__getitem__, pipeline.fold([word])))),
-            CACHE_ENTRIES,
-            CACHE_KEY_LENGTH,
-        )
+        word_ids = self.vocabulary.word_ids
+
+        def raw_word_ids(raw_word: str) -> Ids:
+            word = pipeline.fold_word(raw_word)
+            if word and " " not in word:
+                return word_ids(word)
+            return tuple(chain.from_iterable(map(word_ids, pipeline.fold([raw_word]))))
+
+        raw_ids: RotatingCache[str, Ids] = RotatingCache(raw_word_ids, self._memory)
 
         def ids(text: str) -> list[int]:
             return list(chain.from_iterable(map(raw_ids.__getitem__, pipeline.raw_words(text))))
@@ -284,14 +290,22 @@ class TextEncoder:
         pipeline, _, pieces = language
         if pieces is None:
             return lambda text: align_tokens(pipeline.aligned_words(AlignedText.identity(text)), self._word_pieces)
-        encoder = OffsetEncoder(pieces, pipeline, self._word_pieces, CACHE_ENTRIES // 4, CACHE_KEY_LENGTH)
+        encoder = OffsetEncoder(pieces, pipeline, self._word_pieces, self._memory)
         return encoder.ids_and_offsets
 
-    def _make_ids(self, word: str) -> Ids:
-        return self.vocabulary.ids(merge_symbols(word, self.vocabulary.ranks))
-
     def _word_pieces(self, word: str) -> tuple[Ids, list[int]]:
-        symbols = merge_symbols(word, self.vocabulary.ranks)
+        symbols = self.vocabulary.pairs.symbols(word)
         lengths = [len(symbol) for symbol in symbols]
         lengths[-1] -= len(END_OF_WORD)
         return self.vocabulary.ids(symbols), lengths
+
+
+def check_cache_mb(value: float) -> float:
+    """The value itself.
+
+    Raises:
+        InputError: no number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise InputError(f"cache_mb is {value!r}; expected a number of MiB, 0 to remember nothing.")
+    return value

@@ -17,9 +17,9 @@ from xlm_runtime.tokenization.moses import MosesTables
 from xlm_runtime.tokenization.options import NO_LIMIT, SIDES, WHITESPACE, parse_options
 from xlm_runtime.tokenization.rows import Rows, token_types
 from xlm_runtime.tokenization.special_tokens import SpecialToken, SpecialTokenId
-from xlm_runtime.tokenization.text_encoder import TextEncoder
+from xlm_runtime.tokenization.text_encoder import CACHE_MB, TextEncoder, check_cache_mb
 from xlm_runtime.tokenization.token_row import surround
-from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, Vocabulary
+from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, Vocabulary, find_whole_words
 
 ADDITIONAL_SPECIAL_TOKENS = tuple(f"<special{number}>" for number in range(10))
 
@@ -29,7 +29,7 @@ class XLMTokenizer:
 
     Ids equal Hugging Face's: `tokenizer(text)` its `tokenizer(text)`, `tokenizer(text, lang=L)` its
     `_tokenize(text, lang=L)`, which is what the model was trained with. Safe to share between threads. The options
-    are those of Hugging Face's `XLMTokenizer`, and four more.
+    are those of Hugging Face's `XLMTokenizer`, and six more.
 
     Args:
         moses_tables: the contents of `moses.json`; without them they are read from an installed sacremoses when first
@@ -39,6 +39,8 @@ class XLMTokenizer:
         ja_model: the path of KyTea's model file.
         whitespace: what becomes of line ends, tabs and other white space that XLM's normalisation deletes: "delete", as
             in Hugging Face, joins the words beside it; "space" counts each as one space, as the original tools do.
+        cache_mb: MiB that all remembered pieces of text and words may take together.
+        whole_words_file: `whole_words.bin`, which says which words need no merges; None to find out with each.
 
     Attributes:
         vocabulary: tokens and ids.
@@ -82,6 +84,8 @@ class XLMTokenizer:
         mask_alias: str | None = "<mask>",
         ja_model: str | PathLike[str] | None = None,
         whitespace: str = "delete",
+        cache_mb: float = CACHE_MB,
+        whole_words_file: str | PathLike[str] | None = None,
     ) -> None:
         if whitespace not in WHITESPACE:
             raise InputError(f"whitespace={whitespace!r} is not known; use one of: {', '.join(WHITESPACE)}.")
@@ -91,13 +95,19 @@ class XLMTokenizer:
         if lang2id is not None and id2lang is not None and len(lang2id) != len(id2lang):
             raise InputError(f"lang2id has {len(lang2id)} languages and id2lang {len(id2lang)}; they must agree.")
         special = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        vocab, merges = Path(vocab_file), Path(merges_file)
+        encoder, ranks = files.read_vocabulary(vocab), files.read_merges(merges)
+        whole_words = b""
+        if whole_words_file is not None:
+            whole_words = files.read_whole_words(Path(whole_words_file), vocab, merges, len(encoder))
         self.vocabulary = Vocabulary(
-            files.read_vocabulary(Path(vocab_file)),
-            files.read_merges(Path(merges_file)),
+            encoder,
+            ranks,
             dict(zip(SPECIAL_NAMES, special, strict=True)),
             additional_special_tokens,
             added_tokens_decoder or {},
             do_lowercase_and_remove_accent,
+            whole_words,
         )
         self.encoder = TextEncoder(
             self.vocabulary,
@@ -108,6 +118,7 @@ class XLMTokenizer:
             lang2id=None if lang2id is None else dict(lang2id),
             truncation_side=truncation_side,
             whitespace=whitespace,
+            cache_mb=check_cache_mb(cache_mb),
         )
         if id2lang is None and lang2id is not None:
             id2lang = {index: lang for lang, index in lang2id.items()}
@@ -126,9 +137,14 @@ class XLMTokenizer:
         whitespace: str = "delete",
         do_lowercase_and_remove_accent: bool | None = None,
         model_max_length: int | None = None,
+        cache_mb: float = CACHE_MB,
     ) -> XLMTokenizer:
-        """Load a folder with `vocab.json` and `merges.txt`, and what else it holds of Hugging Face's tokenizer files
-        and `moses.json`. The last two options replace the folder's.
+        """Load a folder with `vocab.json` and `merges.txt`, and what else it holds of Hugging Face's tokenizer files,
+        `moses.json` and `whole_words.bin`.
+
+        Args:
+            mask_alias, ja_model, whitespace, cache_mb: see the class.
+            do_lowercase_and_remove_accent, model_max_length: in place of what the folder says.
 
         Raises:
             BundleError: files are missing or not what they should be.
@@ -138,7 +154,7 @@ class XLMTokenizer:
             options["do_lowercase_and_remove_accent"] = do_lowercase_and_remove_accent
         if model_max_length is not None:
             options["model_max_length"] = model_max_length
-        return cls(**options, mask_alias=mask_alias, ja_model=ja_model, whitespace=whitespace)
+        return cls(**options, mask_alias=mask_alias, ja_model=ja_model, whitespace=whitespace, cache_mb=cache_mb)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> tuple[str, ...]:
         """Write a folder that `from_pretrained` and Hugging Face load.
@@ -165,6 +181,7 @@ class XLMTokenizer:
             additional=vocabulary.extra,
             added=vocabulary.added,
             tables=self.encoder.known_tables(),
+            whole_words=vocabulary.whole_words or find_whole_words(vocabulary.encoder, vocabulary.pairs),
         )
         return tuple(map(str, written))
 
@@ -310,6 +327,21 @@ class XLMTokenizer:
     @truncation_side.setter
     def truncation_side(self, value: str) -> None:
         self.encoder.truncation_side = value
+
+    @property
+    def cache_mb(self) -> float:
+        """MiB that remembered pieces and words take at most. Setting it forgets them; not while other threads use the
+        tokenizer.
+
+        Raises:
+            InputError: no number of at least 0.
+        """
+        return self.encoder.cache_mb
+
+    @cache_mb.setter
+    def cache_mb(self, value: float) -> None:
+        self.encoder.cache_mb = check_cache_mb(value)
+        self.encoder.reset()
 
     # -- vocabulary -------------------------------------------------------------------------------------------------
 

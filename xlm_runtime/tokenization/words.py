@@ -41,6 +41,10 @@ class WordPipeline:
         """
         return self.fold(self._split(text))
 
+    def fold_word(self, word: str) -> str:
+        """`fold` of one word; empty, or with a space inside, where that does not give one word."""
+        return fold(word) if self._lowercase else word
+
     def fold(self, words: list[str]) -> list[str]:
         """Lower-case raw words and take their accents, as far as the model does; none of the result is empty."""
         if not self._lowercase:
@@ -51,8 +55,11 @@ class WordPipeline:
         return [word for word in folded if word]
 
     def simple_word(self, piece: str) -> str | None:
-        """The one raw word that a piece of nothing but letters and digits is; None for other pieces."""
-        if self.moses is None or not self.moses.is_simple(piece) or not self.normalizer.leaves_letters(piece):
+        """The one raw word that a piece is which every rule passes over, such as one of letters and digits; None for
+        other pieces."""
+        if self.moses is None or not self.moses.is_simple(piece):
+            return None
+        if not piece.isascii() and not self.normalizer.leaves_letters(piece):
             return None
         return romanian(piece) if self.lang == "ro" else piece
 

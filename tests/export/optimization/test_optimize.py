@@ -387,5 +387,6 @@ def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "model.fp32.onnxruntime-cuda.onnx" in out
     assert "the rest of its weights in model.onnx" in out
     assert "attention 2, qkv 2, skip-layer-norm 4, bias-gelu 2" in out
+    assert f"{bundle} --provider cuda" in out.splitlines()[-1]
     assert main(["optimize", str(bundle), "--target", "onnxruntime-cpu", "--passes", "magic"]) == 1
     assert "Unknown pass 'magic'" in capsys.readouterr().err

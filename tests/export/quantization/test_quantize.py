@@ -529,6 +529,7 @@ def test_command_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "same choice in 100.0% of the cases" in out
     assert "layer 1 ffn" in out
     assert "median of 5 passes over the first batch" in out
+    assert f"answer with it: xlm-runtime text-classification {bundle} --precision int8-dynamic TEXT\n" in out
     assert json.loads((bundle / "bundle.json").read_text())["graphs"][1]["precision"] == "int8"
     assert main(["quantize", str(bundle), "--recipe", "int9"]) == 1
     assert "Unknown recipe" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.runtime.tokenization import reference
 from tests.runtime.tokenization.steps import check_near_linear
 from tests.runtime.tokenization.strategies import plain_words
-from xlm_runtime.tokenization.bpe import merge_symbols, parse_merges
+from xlm_runtime.tokenization.bpe import BytePairs, parse_merges
 
 LETTERS = "abcde"
 PARTS = st.text(alphabet=LETTERS, min_size=1, max_size=3)
@@ -23,16 +23,16 @@ RANKS = st.lists(st.tuples(PARTS, PARTS, st.booleans()), max_size=30).map(
 
 @given(plain_words, RANKS)
 def test_merges_equal_the_published_loop(word: str, ranks: dict[str, int]) -> None:
-    assert merge_symbols(word, ranks) == reference.byte_pairs(word, ranks)
+    assert BytePairs(ranks).symbols(word) == reference.byte_pairs(word, ranks)
 
 
 def test_all_occurrences_of_one_pair_merge_before_any_new_pair() -> None:
     # one occurrence at a time would let "abc a" (rank 0) take the second "a" away
     ranks = {"abc a": 0, "b c": 1, "a bc": 2}
     word = "abcabcx"
-    assert merge_symbols(word, ranks) == ["abc", "abc", "x</w>"] == reference.byte_pairs(word, ranks)
+    assert BytePairs(ranks).symbols(word) == ["abc", "abc", "x</w>"] == reference.byte_pairs(word, ranks)
     long_word = "abc" * 30
-    assert merge_symbols(long_word, ranks) == reference.byte_pairs(long_word, ranks)
+    assert BytePairs(ranks).symbols(long_word) == reference.byte_pairs(long_word, ranks)
 
 
 @pytest.mark.parametrize("columns", ["", " 17"])
@@ -49,9 +49,9 @@ def test_lines_that_white_space_splits_oddly() -> None:
 
 
 def test_a_word_with_a_space_is_torn_as_hugging_face_tears_it() -> None:
-    assert merge_symbols(" ", {}) == ["", "</w>"]
-    assert merge_symbols("\n ", {}) == ["\n</w>"]
-    assert merge_symbols("a b", {}) == ["a", "", "", "b</w>"]
+    assert BytePairs({}).symbols(" ") == ["", "</w>"]
+    assert BytePairs({}).symbols("\n ") == ["\n</w>"]
+    assert BytePairs({}).symbols("a b") == ["a", "", "", "b</w>"]
 
 
 class CountedRanks(dict[str, int]):
@@ -96,7 +96,7 @@ def test_long_words_take_near_linear_steps(unit: str | None, merges: tuple[str, 
     def steps(size: int) -> int:
         word = made_up_word(size) if unit is None else unit * (size // len(unit))
         ranks = CountedRanks(merges)
-        assert "".join(merge_symbols(word, ranks)) == word + "</w>"
+        assert "".join(BytePairs(ranks).symbols(word)) == word + "</w>"
         return ranks.steps
 
     check_near_linear(steps, 5_000)
@@ -105,4 +105,4 @@ def test_long_words_take_near_linear_steps(unit: str | None, merges: tuple[str, 
 @pytest.mark.parametrize("word", ["a" * 200_000, "ab" * 100_000, "abcde" * 40_000])
 def test_very_long_words(word: str) -> None:
     ranks = {pair: number for number, pair in enumerate(FEW_MERGES)}
-    assert "".join(merge_symbols(word, ranks)) == word + "</w>"
+    assert "".join(BytePairs(ranks).symbols(word)) == word + "</w>"

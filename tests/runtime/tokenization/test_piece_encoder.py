@@ -16,6 +16,7 @@ from xlm_runtime.tokenization.alignment import AlignedText
 from xlm_runtime.tokenization.moses import MosesTables
 from xlm_runtime.tokenization.offset_encoder import OffsetEncoder
 from xlm_runtime.tokenization.piece_encoder import PieceEncoder
+from xlm_runtime.tokenization.rotating_cache import CacheMemory
 from xlm_runtime.tokenization.words import WordPipeline
 
 pytest.importorskip("sacremoses")
@@ -52,9 +53,9 @@ def encoders(lang: str, lowercase: bool) -> Encoders:
     tables = all_tables()
     pipeline = WordPipeline(lang, MosesTables(tables), lowercase)
     words = Words()
-    # a small cache, so that entries are dropped and made again
-    pieces = PieceEncoder(pipeline, words.ids, 500, 24)
-    offsets = OffsetEncoder(pieces, pipeline, words.pieces, 125, 24)
+    memory = CacheMemory(0.1)  # little, so that entries are dropped and made again
+    pieces = PieceEncoder(pipeline, words.ids, memory)
+    offsets = OffsetEncoder(pieces, pipeline, words.pieces, memory)
     return Encoders(pipeline, pieces, offsets, words, reference.Moses(lang, tables))
 
 
@@ -123,11 +124,29 @@ def test_rules_that_look_over_a_space(text: str, lang: str) -> None:
     check(text, lang, True)
 
 
-def test_the_cache_is_bounded() -> None:
-    _, pieces, offsets, _, _ = encoders("en", True)
+@pytest.mark.parametrize("lang", ["en", "de", "fr"])
+def test_words_between_marks(lang: str) -> None:
+    """Every mark that `_marked_word` knows, and some that it does not know, around simple words, in every context."""
+    words = ("word", "Ёж", "5", "1.5", "2,000", "a-b", "Nr", "U.S", "x--y", "１", "中")
+    for word in words:
+        for before in ("", *"([$#¿¡€£\"“„«»'"):
+            for after in ("", *",?!:;)]%€،؟؛.\"”»'…"):
+                piece = f"{before}{word}{after}"
+                check(f"{piece} x {piece} 5 {piece} X {piece}", lang, True)
+
+
+def test_memory_is_bounded() -> None:
+    memory = CacheMemory(0.25)
+    pipeline = encoders("en", True).pipeline
+    words = Words()
+    pieces = PieceEncoder(pipeline, words.ids, memory)
+    offsets = OffsetEncoder(pieces, pipeline, words.pieces, memory)
+    most = 0
     for number in range(3000):
-        text = f"word{number} . 'x{number}. y"
+        text = f"word{number} . 'x{number}. y{number}, Y{number} 中{number}文"
         pieces.ids(text)
         offsets.ids_and_offsets(text)
-    assert pieces.cache_sizes()["pieces"] <= 2 * 500
-    assert offsets.cache_size() <= 2 * 125
+        assert memory.used <= memory.generation_bytes
+        most = max(most, sum(pieces.cache_sizes().values()) + offsets.cache_size())
+    # two generations of entries that take 200 bytes and more; 24,000 were made
+    assert 500 < most < 2 * memory.generation_bytes / 200

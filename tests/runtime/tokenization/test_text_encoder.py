@@ -120,3 +120,20 @@ def test_mask_alias(toy_folder: Path) -> None:
     assert plain.mask_token_id not in plain("low <mask>")["input_ids"]
     tokenizer.add_tokens(["<mask>"])
     assert tokenizer("<mask>")["input_ids"][1] == tokenizer.convert_tokens_to_ids("<mask>") != tokenizer.mask_token_id
+
+
+def test_caches_of_any_size_give_the_same(toy: XLMTokenizer, toy_folder: Path) -> None:
+    texts = [f"lower newer{number}. 'wider' x" for number in range(50)] * 2
+    expected = [toy.encoder.ids(text) for text in texts]
+    for size in (0, 0.005, 1):
+        tokenizer = XLMTokenizer.from_pretrained(toy_folder, cache_mb=size)
+        assert tokenizer.cache_mb == size
+        assert [tokenizer.encoder.ids(text) for text in texts] == expected
+    toy.cache_mb = 2
+    assert toy.cache_mb == pickle.loads(pickle.dumps(toy)).cache_mb == 2
+    assert [toy.encoder.ids(text) for text in texts] == expected
+    for wrong in (-1, float("nan"), float("inf"), True, "64"):
+        with pytest.raises(InputError, match="expected a number of MiB"):
+            toy.cache_mb = wrong  # type: ignore[assignment]
+        with pytest.raises(InputError, match="expected a number of MiB"):
+            XLMTokenizer.from_pretrained(toy_folder, cache_mb=wrong)  # type: ignore[arg-type]
