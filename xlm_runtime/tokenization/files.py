@@ -13,6 +13,7 @@ import numpy as np
 
 from xlm_runtime.checked_json import (
     check,
+    check_regular,
     flag,
     map_of,
     matching,
@@ -157,6 +158,7 @@ def read_whole_words(path: Path, vocab: Path, merges: Path, size: int) -> bytes:
     Raises:
         BundleError: it was written for other files.
     """
+    check_regular(path)
     data = path.read_bytes()
     if len(data) != 4 + -(-size // 8) or data[:4] != _checksum(vocab, merges):
         raise BundleError(

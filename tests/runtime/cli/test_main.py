@@ -165,7 +165,8 @@ def test_info(run: Run, bundles: Bundles) -> None:
     assert code == 0
     parts = (
         "text-classification (XLMForSequenceClassification)",
-        "de, en, fr, ru (default en)",
+        "4: de, en, fr, ru",
+        "without lang  no language embedding, as in transformers without langs",
         "model.onnx: fp32",
         "attention_mask int64 (batch,",
         "contradiction, entailment, neutral",
