@@ -82,7 +82,8 @@ def generation_options(values: Mapping[str, Any], vocab_size: int) -> Generation
     """The options that the file sets; what it leaves open is as `GenerationOptions` has it.
 
     As in transformers, options that only matter with others count only with them: a temperature without draws is
-    none; and where the file names no end of a text, nothing ends it, whatever the configuration says. Beams and draws together are not offered; then it is beams.
+    none; and where the file names no end of a text, nothing ends it, whatever the configuration says. Beams and draws
+    together are not offered; then it is beams.
 
     Raises:
         InputError: a value of another type or out of its range, named with the file.
