@@ -247,6 +247,7 @@ def _pickle(rng: random.Random, folder: Path) -> Damage:
         "a number": 5,
         "a sparse tensor": {**tensors, name: tensors[name].to_sparse()},
         "a parameter in half": {**tensors, name: torch.nn.Parameter(tensors[name].half())},
+        "a sparse projection": {**tensors, "pred_layer.proj.weight": torch.eye(3).to_sparse()},
         "a view of nothing": {**tensors, name: torch.zeros(1).expand(10**12)},
     }
     kind = rng.choice(sorted(contents))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.robustness.checkpoints import campaign
 
-FEW, MANY = 60, 3000
+FEW, MANY = 40, 3000
 
 
 def test_damaged_checkpoints_load_as_in_transformers_or_are_refused(tmp_path: Path) -> None:

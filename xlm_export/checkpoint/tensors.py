@@ -86,7 +86,7 @@ def names_left_out(
         head: the one to load, and whether the file was saved with it.
 
     Raises:
-        CheckpointError: a tensor that the model ought to have had, for all that its name says.
+        CheckpointError: a tensor of the transformer, or beside a head, that the model has no place for.
     """
     known = {name for name in extra if family.dropped.search(name)}
     others = {name for name in extra - known if name in heads}
@@ -105,22 +105,14 @@ def tie(family: ExportFamily, config: XLMConfig, tensors: Tensors, projects: boo
 
     Args:
         projects: whether the model has the projection.
-
-    Raises:
-        CheckpointError: both are there and differ.
     """
     projection, words = family.names.projection, family.names.body + family.names.word_embeddings
     if not config.tie_word_embeddings or config.asm:
         return
-    if projection in tensors and words not in tensors:
-        tensors[words] = tensors[projection]
-    elif projects and words in tensors and projection not in tensors:
+    if projection in tensors:
+        tensors.setdefault(words, tensors[projection])
+    elif projects and words in tensors:
         tensors[projection] = tensors[words]
-    elif projects and words in tensors and not torch.equal(tensors[projection], tensors[words]):
-        raise CheckpointError(
-            f"tie_word_embeddings is true, but the tensors '{projection}' and '{words}' differ. "
-            "Set tie_word_embeddings to false in config.json to keep both."
-        )
 
 
 def put_into(family: ExportFamily, model: FamilyModel, tensors: Tensors, same_head: bool, folder: Path) -> list[str]:
@@ -134,7 +126,7 @@ def put_into(family: ExportFamily, model: FamilyModel, tensors: Tensors, same_he
         The names of the new ones.
 
     Raises:
-        CheckpointError: tensors that are missing, misshapen, or no weights.
+        CheckpointError: tensors that are missing, misshapen, or no weights, or tied ones that differ.
     """
     expected = model.state_dict()
     prefix = "" if model.body is model else family.names.body
@@ -148,6 +140,13 @@ def put_into(family: ExportFamily, model: FamilyModel, tensors: Tensors, same_he
                 f"configuration asks for {tuple(expected[name].shape)}."
             )
         state[name] = tensors[name].detach().float()
+    projection, words = family.names.projection, prefix + family.names.word_embeddings
+    tied = model.config.tie_word_embeddings and {projection, words} <= state.keys()
+    if tied and not torch.equal(state[projection], state[words]):
+        raise CheckpointError(
+            f"tie_word_embeddings is true, but the tensors '{projection}' and '{words}' differ. "
+            "Set tie_word_embeddings to false in config.json to keep both."
+        )
     missing = [name for name in expected if name not in state]
     needed = [name for name in missing if same_head or name.startswith(prefix)]
     if needed == [positions] and (table := family.fixed_positions(model.config)) is not None:

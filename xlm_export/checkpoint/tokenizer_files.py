@@ -63,7 +63,8 @@ def check_languages(tokenizer: XLMTokenizer, config: XLMConfig) -> None:
     if not config.uses_langs:
         return
     named = [*(config.lang2id or {}).items(), *(tokenizer.lang2id or {}).items()]
-    for lang, number in [*named, ("lang_id", config.lang_id or 0)]:
+    default = config.lang_id or 0
+    for lang, number in [*named, ("lang_id", 0 if default == -1 else default)]:  # -1: none
         if not 0 <= number < config.n_langs:
             raise CheckpointError(
                 f"The language '{lang}' has the number {number}, but n_langs is {config.n_langs}: the weights have "

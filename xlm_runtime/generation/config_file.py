@@ -91,11 +91,13 @@ def generation_options(values: Mapping[str, Any], vocab_size: int) -> Generation
     given = {name: value for name, value in values.items() if value is not None}
     options: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
     try:
-        options["eos_token_id"] = _ids("eos_token_id", given.get("eos_token_id", []), vocab_size)
+        ends = _ids("eos_token_id", given.get("eos_token_id", []), vocab_size)
+        options["eos_token_id"] = ends
         words = given.get("bad_words_ids", [])
         if not isinstance(words, list) or not all(isinstance(ids, list) and ids for ids in words):
             raise InputError(f"bad_words_ids is {words!r}; expected a list of lists of ids.")
         found = [_ids("bad_words_ids", ids, vocab_size) for ids in words]
+        found = [ids for ids in found if len(ids) > 1 or ids[0] not in ends]  # no word forbids a text's end
         found += [(index,) for index in _ids("suppress_tokens", given.get("suppress_tokens", []), vocab_size)]
         options["bad_words_ids"] = tuple(found)
         stop = given.get("stop_strings", [])

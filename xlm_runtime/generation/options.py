@@ -8,6 +8,7 @@ from typing import Any
 from xlm_runtime.errors import InputError
 
 EARLY_STOPPING = (True, False, "never")
+_MOST = 1e30  # a number that is none is not below it either
 # what only matters when tokens are drawn, and with beams, with the value that says nothing
 _DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": None}
 _OF_BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
@@ -90,7 +91,7 @@ class GenerationOptions:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected True or False.")
         for name in ("temperature", "repetition_penalty", "top_p", "length_penalty"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not -_MOST < value < _MOST:
                 raise InputError(f"{name} is {value!r}; expected a number.")
         for name in ("temperature", "repetition_penalty"):
             if not getattr(self, name) > 0:
@@ -105,6 +106,8 @@ class GenerationOptions:
                 isinstance(text, str) and text.strip() for text in value
             ):
                 raise InputError(f"{name} is {value!r}; expected a tuple of strings, none of them empty.")
+        if not all(isinstance(ids, tuple) and ids and set(map(type, ids)) == {int} for ids in self.bad_words_ids):
+            raise InputError(f"bad_words_ids is {self.bad_words_ids!r}; expected a tuple of tuples of ids.")
         self._check_contradictions()
 
     def replace(self, **changes: Any) -> GenerationOptions:
@@ -148,6 +151,7 @@ class GenerationOptions:
 def relevant(values: dict[str, Any]) -> dict[str, Any]:
     """Values of `GenerationOptions` without those that others make meaningless."""
     beams = values.get("num_beams", 1)
-    unused = {} if values.get("do_sample") else _DRAWN
-    unused = unused | ({} if isinstance(beams, int) and beams > 1 else _OF_BEAMS)
+    unused = [] if values.get("do_sample") else [*_DRAWN]
+    unused += [] if isinstance(beams, int) and beams > 1 else _OF_BEAMS
+    unused += ["eos_token_id", "min_new_tokens"] if values.get("ignore_eos") else []
     return {name: value for name, value in values.items() if name not in unused}

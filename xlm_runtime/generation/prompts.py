@@ -54,6 +54,9 @@ class PromptBuilder:
             )
         if options is None:
             return Prompt(ids, lang_id)
+        largest = max((index for ids in options.bad_words_ids for index in ids), default=0)
+        if largest >= self.model.config.vocab_size:
+            raise InputError(f"bad_words_ids has {largest}; the model has {self.model.config.vocab_size} tokens.")
         forbidden = [tuple(self._ids(words, item.lang)) for words in options.bad_words] + [*options.bad_words_ids]
         return Prompt(ids, lang_id, tuple(words for words in forbidden if words))
 

@@ -27,7 +27,8 @@ def check_ids(inputs: Mapping[str, Array], config: XLMConfig, token: Callable[[i
         if name not in inputs or not inputs[name].size:
             continue
         ids, limit = inputs[name].astype(np.int64, copy=False), getattr(config, option)
-        if ids.view(np.uint64).max() < limit:  # negative ones are large then
+        from_zero = ids - least if least else ids
+        if from_zero.view(np.uint64).max() < limit - least:  # negative numbers are large ones then
             continue
         wrong = ids[(ids < least) | (ids >= limit)]
         if wrong.size:

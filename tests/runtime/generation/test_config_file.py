@@ -31,6 +31,10 @@ from xlm_runtime.generation.config_file import (
         ({"eos_token_id": 5}, {"eos_token_id": (5,)}),
         ({"eos_token_id": [5, 1]}, {"eos_token_id": (5, 1)}),
         ({"bad_words_ids": [[5, 6]], "suppress_tokens": [7, 8]}, {"bad_words_ids": ((5, 6), (7,), (8,))}),
+        (
+            {"bad_words_ids": [[5], [6], [5, 6]], "eos_token_id": 5},
+            {"bad_words_ids": ((6,), (5, 6)), "eos_token_id": (5,)},
+        ),
         ({"stop_strings": "x"}, {"stop": ("x",)}),
         ({"stop_strings": ["x", "y"], "max_new_tokens": None}, {"stop": ("x", "y")}),
     ],
@@ -90,5 +94,7 @@ def test_options_replace_others_and_what_they_make_meaningless() -> None:
     assert drawn.replace(top_k=3).top_k == 3
     beams = GenerationOptions(num_beams=3, length_penalty=2.0)
     assert beams.replace(num_beams=1) == GenerationOptions()
+    ends = GenerationOptions(eos_token_id=(1, 5), min_new_tokens=3)
+    assert ends.replace(ignore_eos=True) == GenerationOptions(ignore_eos=True)
     with pytest.raises(InputError, match="only matter when tokens are drawn"):
         beams.replace(temperature=0.5)
