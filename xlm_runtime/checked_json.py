@@ -47,10 +47,10 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
         check_regular(path)
         with path.open("rb") as file:
             content = file.read(most + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, BundleError):
         raise
-    except OSError as error:
-        raise BundleError(f"'{path}' cannot be read ({error.strerror}); check its path and permissions.") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no system has
+        raise BundleError(f"'{path}' cannot be read ({error}); check its path and permissions.") from error
     if len(content) > most:
         raise BundleError(f"'{path}' has more than {most >> 20} MiB, the most that is read of such a file; it is none "
                           "that this project wrote.")  # fmt: skip

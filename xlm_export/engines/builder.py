@@ -19,7 +19,8 @@ from xlm_export.onnx_graph.file import save
 from xlm_export.progress import Progress, Steps
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
 from xlm_runtime.bundle.atomic import drafts, write_bytes
-from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineProfile, EngineStamp
+from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp
+from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 
 # What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.

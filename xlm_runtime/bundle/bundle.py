@@ -221,6 +221,8 @@ class Bundle:
             BundleError: see `load`.
             OSError: the folder cannot be written.
         """
+        if not Path(folder).is_dir():
+            cls.load(folder)  # says so
         with writing(Path(folder)):
             changed = change(cls.load(folder, accept_failed=True))
             changed.write()

@@ -15,7 +15,7 @@ from typing import Any
 
 from xlm_runtime.bundle import Bundle, file_sha256, schema
 from xlm_runtime.bundle.atomic import write_json
-from xlm_runtime.bundle.schema import ENGINES_FOLDER as ENGINES_FOLDER
+from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.checked_json import check, read_object
 from xlm_runtime.errors import BundleError, EngineError
 from xlm_runtime.tasks import TensorSpec

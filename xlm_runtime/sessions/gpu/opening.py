@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
-from xlm_runtime.bundle.engine_stamp import ENGINES_FOLDER, EngineStamp, build_command, find_stamps
+from xlm_runtime.bundle.engine_stamp import EngineStamp, build_command, find_stamps
+from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.providers import Provider
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice

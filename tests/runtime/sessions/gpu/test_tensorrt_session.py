@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,19 @@ def test_answers_are_those_of_the_cpu(
     for _ in range(4):
         assert_same(CALLS[task](pipe), expected)
     assert ("cudaGraphLaunch" in cuda.calls) == cuda_graphs
+
+
+def test_the_other_side_of_a_fork(engine_bundle: Engines) -> None:
+    """A GPU cannot be used there, and an error says so."""
+    pipe = pipeline("text-classification", engine_bundle("text-classification"), "tensorrt")
+    child = os.fork()
+    if not child:
+        try:
+            pipe(TEXTS)
+        except EngineError as error:
+            os._exit(0 if "a GPU cannot be used on the other side of a fork" in str(error) else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 GENERATIONS = {
