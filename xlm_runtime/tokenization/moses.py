@@ -13,7 +13,6 @@ TABLES_FORMAT = 1
 _WHITE_SPACE = re.compile(r"\s+")
 _ASCII_JUNK = re.compile(r"[\x00-\x1f]")
 _DOT_RUN = re.compile(r"\.{2,}")
-_DOT_MARKER = re.compile(r"(?:DOT)+MULTI")
 
 
 def _ranges(value: Any, where: str) -> None:
@@ -190,7 +189,7 @@ class MosesTokenizer:
         if tokens and tokens[-1].endswith(".'"):
             tokens[-1:] = [tokens[-1][:-2], ".", "'"] if len(tokens[-1]) > 2 else [".", "'"]
         if dots or "MULTI" in text:
-            tokens = [_DOT_MARKER.sub(_restore_dots, token) for token in tokens]
+            tokens = [_restore_dots(token) if "MULTI" in token else token for token in tokens]
         return tokens
 
     def _split_periods(self, tokens: Sequence[str]) -> list[str]:
@@ -231,8 +230,20 @@ def _mark_dots(text: str) -> str:
     return _DOT_RUN.sub(marker, text)
 
 
-def _restore_dots(match: re.Match[str]) -> str:
-    return "." * ((match.end() - match.start() - 5) // 3)
+def _restore_dots(token: str) -> str:
+    """Replace `(?:DOT)+MULTI` by dots, found from its end: the pattern itself takes quadratic time on DOTs."""
+    parts: list[str] = []
+    done = 0
+    end = token.find("MULTI")
+    while end >= 0:
+        start = end
+        while start - 3 >= done and token.startswith("DOT", start - 3):
+            start -= 3
+        if start < end:
+            parts += (token[done:start], "." * ((end - start) // 3))
+            done = end + 5
+        end = token.find("MULTI", end + 5)
+    return "".join([*parts, token[done:]])
 
 
 def _pattern(ranges: Sequence[int]) -> str:

@@ -215,27 +215,37 @@ def fold(word: str) -> str:
     """Lower-cased and without accents: canonical decomposition, without its non-spacing marks."""
     if word.isascii():
         return word.lower()
-    return "".join(map(_unmarked.__getitem__, unicodedata.normalize("NFD", word.lower()))).lower()
+    kept = "".join(map(_unmarked.__getitem__, word.lower()))
+    return (kept if kept.isalnum() else _in_canonical_order(kept)).lower()
 
 
 class _Unmarked(dict[str, str]):
-    """Character → itself, or nothing for a non-spacing mark. Holds at most 8,192 characters."""
+    """Character → its canonical decomposition without non-spacing marks. Holds at most 8,192 characters."""
 
     def __missing__(self, char: str) -> str:
         if len(self) >= 8192:
             self.clear()
-        kept = self[char] = "" if unicodedata.category(char) == "Mn" else char
+        parts = unicodedata.normalize("NFD", char)
+        kept = self[char] = "".join([part for part in parts if unicodedata.category(part) != "Mn"])
         return kept
 
 
 _unmarked = _Unmarked()
 
 
+def _in_canonical_order(text: str) -> str:
+    """Decomposed characters in the order that `unicodedata.normalize` would give them, in quadratic time."""
+    if unicodedata.is_normalized("NFD", text):
+        return text
+    return "".join([part for part, _, _ in _canonical_order([(char, 0, 0) for char in text])])
+
+
 def fold_aligned(word: AlignedText) -> AlignedText:
     """`fold`, with each character's span. A mark that goes widens the span of the letter that carried it."""
     expected = fold(word.text)
     small = word.text.lower()
-    if len(word.text) == len(small) == len(unicodedata.normalize("NFD", small)) == len(expected):
+    each = list(map(_unmarked.__getitem__, small))
+    if len(word.text) == len(small) == len(expected) and set(map(len, each)) == {1} and "".join(each).isalnum():
         return AlignedText(expected, word.begin, word.end)
     lowered: list[tuple[str, int, int]] = []
     at = 0

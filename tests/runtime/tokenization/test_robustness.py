@@ -37,6 +37,10 @@ LONG: dict[str, tuple[Callable[[int], str], int]] = {
     "han": (lambda n: "中，" * n, 50_000),
     "masks": (lambda n: "<mask>" * n, 20_000),
     "markers": (lambda n: "DOT" * n + "MULTI", 50_000),
+    "markers that end nowhere": (lambda n: "DOT" * n + " MULTI", 300_000),
+    "hyphens": (lambda n: "a-" * n, 200_000),
+    "numbers": (lambda n: "1,5." * n, 100_000),
+    "addresses": (lambda n: "http://a.b/c?d=e&f=(g)," * (n // 10), 100_000),
     "hidden": (lambda n: "\u200b" * n, 100_000),
     "brackets": (lambda n: "<" * n, 50_000),
 }
