@@ -92,7 +92,7 @@ class PieceEncoder:
             entries = list(map(self._entries.__getitem__, atoms))
         special = [i for i, entry in enumerate(entries) if entry.__class__ is not tuple]
         if not special:
-            return list(chain.from_iterable(entries))  # type: ignore[arg-type]
+            return list(chain.from_iterable(entries))
         lead = next((i for i, atom in enumerate(atoms) if atom), len(atoms))
         result: list[int] = []
         done = 0
@@ -100,11 +100,11 @@ class PieceEncoder:
             if i < done:
                 continue
             first, last = self._glue(atoms, entries, beside, i, done)
-            result.extend(chain.from_iterable(entries[done:first]))  # type: ignore[arg-type]
+            result.extend(chain.from_iterable(entries[done:first]))
             key = atoms[i] if first == last else " ".join([atom for atom in atoms[first : last + 1] if atom])
             result.extend(self._variants[key, self._context(atoms, first, last, lead)])
             done = last + 1
-        result.extend(chain.from_iterable(entries[done:]))  # type: ignore[arg-type]
+        result.extend(chain.from_iterable(entries[done:]))
         return result
 
     def cache_sizes(self) -> dict[str, int]:
@@ -307,7 +307,7 @@ class PieceEncoder:
             return tuple(chain.from_iterable(map(self._words.__getitem__, self._pipeline.fold([raw_word]))))
         known = self._entries.get(word)
         if known.__class__ is tuple and self._pipeline.simple_word(word) == word:
-            return known  # type: ignore[return-value]  # a piece that is this word
+            return known  # a piece that is this word
         return self._words[word]
 
 
