@@ -59,6 +59,7 @@ def test_nothing_lists_the_commands(refused: Refused, capsys: pytest.CaptureFixt
         (["fill-mask", "b", "--threads", "1.5"], "argument --threads: expected a whole number, got '1.5'"),
         (["text-classification", "b", "--top-k", "x"], "argument --top-k: expected a whole number or all, got 'x'"),
         (["text-generation", "b", "--top-p", "nan"], "argument --top-p: expected a number, got 'nan'"),
+        (["fill-mask", "b", "--cache-mb", "much"], "argument --cache-mb: expected a number, got 'much'"),
         (["evaluate", "b", "f", "--limit", "ten"], "argument --limit: expected a whole number, got 'ten'"),
     ],
 )
