@@ -18,3 +18,6 @@ RUNTIME_HALF = {"fp16": 1e-2, "bf16": 6e-2}
 # Scores of one int8 graph in two engines that compute its int8 products exactly: one rounding in thousands may fall the
 # other way.
 RUNTIME_INT8 = 1e-3
+
+# The same where scales are those of the whole batch, which OpenVINO's session fills up to few shapes.
+RUNTIME_INT8_DYNAMIC = 1e-2

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with terminated_raises(), Bar() as bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
+            status: int
             status, lines = options.run(options, bar)
     except (XLMError, OSError) as error:  # OSError: disk full, no permission
         print(f"xlm-export: error: {error}", file=sys.stderr)

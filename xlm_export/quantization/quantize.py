@@ -93,7 +93,9 @@ def quantize(
             f"min_agreement was given, but the task {task.name} gives vectors and chooses nothing; leave out "
             "--min-agreement."
         )
-    texts = own_texts() if calibration is None else read_texts(calibration)
+    config = written.config
+    known = (config.lang2id or {}) if config.uses_langs else {}
+    texts = own_texts(known) if calibration is None else read_texts(calibration)
     rows = check_data(written.task, Path(data)) if data is not None else []
     cpu = cpu_features()
     if (note := chosen.advice(cpu)) is not None:

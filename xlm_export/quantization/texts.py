@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from xlm_export.verification.batches import SENTENCES
 from xlm_runtime.errors import InputError
+
+LANGUAGES = ("en", "de", "fr", "ru", "es", "ar", "zh", "en")
+"""Of `SENTENCES`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def read_texts(path: str | Path) -> list[Text]:
     return texts
 
 
-def own_texts() -> list[Text]:
-    """The sentences that verification uses too: eight, in seven languages."""
-    return [Text(sentence) for sentence in SENTENCES]
+def own_texts(known: Container[str] = ()) -> list[Text]:
+    """The sentences that verification uses too, eight in seven languages: without a language, and, since a language's
+    embedding widens the range of activations, again with those languages that are `known`."""
+    named = zip(SENTENCES, LANGUAGES, strict=True)
+    return [*map(Text, SENTENCES), *(Text(sentence, lang) for sentence, lang in named if lang in known)]

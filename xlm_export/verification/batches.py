@@ -9,6 +9,7 @@ import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.config import XLMConfig
+from xlm_runtime.errors import InputError
 from xlm_runtime.model.languages import NO_LANG, Languages
 from xlm_runtime.model.packing import padded_names
 from xlm_runtime.numerics import broadcast_rows, pad
@@ -134,7 +135,10 @@ class BatchMaker:
         """
         rows, lang_ids = [], []
         for text, lang in zip(texts, langs or [None] * len(texts), strict=True):
-            lang_ids.append(languages.number(lang))
+            try:
+                lang_ids.append(languages.number(lang))
+            except InputError as error:
+                raise InputError(f"{error} The text is '{text[:40]}'.") from error
             rows.append(self._ids(tokenizer, text, lang))
         parts = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
         return [self.feed(rows[part], lang_ids[part]) for part in parts]

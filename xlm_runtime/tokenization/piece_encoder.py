@@ -181,10 +181,10 @@ class PieceEncoder:
     def _parts(self, atom: str) -> list[str]:
         """The characters that stand alone, and what lies between them; at least one part."""
         runs = self._runs.findall(atom)
-        if len(runs) < 2 and not self._alone.match(atom):
+        alone = self._alone.match(atom) is not None
+        if len(runs) < 2 and not alone:
             return [atom]
         parts: list[str] = []
-        alone = self._alone.match(atom) is not None
         for run in runs:
             if alone:
                 parts.extend(run)

@@ -37,6 +37,10 @@ class CacheMemory:
         """Let a cache take part."""
         self._caches.append(cache)  # type: ignore[arg-type]
 
+    def entries(self) -> int:
+        """Values held in all caches."""
+        return sum(cache.size() for cache in self._caches)
+
     def rotate(self, size: int) -> None:
         """Begin a new generation, where the young one has no room for so many bytes."""
         with self._lock:

@@ -232,6 +232,10 @@ class TextEncoder:
                 tokens += self.vocabulary.pairs.symbols(word)
         return tokens
 
+    def cache_entries(self) -> int:
+        """How many entries are remembered, in all languages."""
+        return self._memory.entries()
+
     def known_tables(self) -> Mapping[str, Any] | None:
         """The contents of `moses.json`, where they were given or have been read; else None."""
         return None if self._tables is None else self._tables.data

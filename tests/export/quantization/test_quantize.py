@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS
-from tests.tolerances import RUNTIME_HALF, RUNTIME_INT8
+from tests.tolerances import RUNTIME_HALF, RUNTIME_INT8, RUNTIME_INT8_DYNAMIC
 from xlm_export import VerificationError, verify
 from xlm_export.cli.main import main
 from xlm_export.onnx_graph.file import open_model
@@ -287,7 +287,7 @@ def test_bf16_is_for_openvino(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "tolerance"), [("int8-dynamic", RUNTIME_INT8), ("int8-static", RUNTIME_HALF["bf16"])]
+    ("recipe", "tolerance"), [("int8-dynamic", RUNTIME_INT8_DYNAMIC), ("int8-static", RUNTIME_HALF["bf16"])]
 )
 def test_int8_is_portable(recipe: str, tolerance: float, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers in both engines, but for the bf16 that OpenVINO computes between products of fixed scales."""
@@ -302,7 +302,8 @@ def test_int8_is_portable(recipe: str, tolerance: float, bundle: Path, monkeypat
     want = scores("cpu")
     assert scores("openvino") == pytest.approx(want, abs=tolerance)
     monkeypatch.setattr(openvino_session, "compute_type", lambda *_: "f32")
-    assert scores("openvino") == pytest.approx(want, abs=RUNTIME_INT8)
+    exact = RUNTIME_INT8 if recipe == "int8-static" else RUNTIME_INT8_DYNAMIC
+    assert scores("openvino") == pytest.approx(want, abs=exact)
 
 
 @pytest.mark.slow
@@ -333,7 +334,7 @@ def test_calibration_texts(bundle: Path, tmp_path: Path) -> None:
     for name, message in (
         ("absent.txt", "not found; give a file"),
         ("empty.txt", "holds no text"),
-        ("other.txt", "Unknown language 'xx' of the text 'some text'"),
+        ("other.txt", "Unknown lang 'xx'; this bundle knows .* The text is 'some text'"),
         ("latin.txt", "is not UTF-8"),
     ):
         with pytest.raises(InputError, match=message):
@@ -430,7 +431,7 @@ def test_lines_of_data_as_people_have_them(tmp_path: Path) -> None:
     ("limits", "message"),
     [
         (Limits(max_divergence=1e-9), r"its divergence from fp32 is .* the limit 1e-09"),
-        (Limits(min_agreement=1.01), r"it makes the same choice in 1.0 of the cases, the limit is 1.01"),
+        (Limits(min_agreement=1.01), r"it makes the same choice in [\d.]+ of the cases, the limit is 1.01"),
     ],
 )
 @pytest.mark.parametrize("recipe", ["int8-dynamic", "int4-weights"])

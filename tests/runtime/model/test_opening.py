@@ -39,6 +39,9 @@ def test_unknown_names_list_the_known_ones(bundles: Bundles) -> None:
         pipeline(TASK, folder, threads=0)
     with pytest.raises(InputError, match="max_tokens is 0"):
         pipeline(TASK, folder, max_tokens=0)
+    with pytest.raises(InputError, match="cache_mb is -1"):
+        pipeline(TASK, folder, cache_mb=-1)
+    assert pipeline(TASK, folder, cache_mb=0).model.tokenizer.cache_mb == 0
 
 
 def test_another_task(bundles: Bundles) -> None:

@@ -38,7 +38,8 @@ class Uncached:
             extra["position_ids"] = np.arange(len(ids))[None]
             names = [item.name for item in self.reference.session.get_inputs()]
             extra |= {name: np.zeros((1, 4, 0, 8), np.float32) for name in names if "past" in name}
-        return self.reference.run(ids, lang, **extra)[0]
+        config = self.reference.config  # prompts without a language are in lang_id's
+        return self.reference.run(ids, lang or (config.id2lang or {}).get(config.lang_id), **extra)[0]
 
     def greedy(self, text: str, lang: str | None, count: int) -> list[int]:
         ids = self.ids(text, lang)
