@@ -79,7 +79,7 @@ def edit_values(values: Any, rng: random.Random) -> Any:
         inner[key] = [inner[key]]
     elif kind == 3:
         deep: Any = inner[key]
-        for _ in range(rng.choice([3, 100, 900])):
+        for _ in range(rng.choice([3, 60, 70, 300])):
             deep = {"a": deep} if rng.random() < 0.5 else [deep]
         inner[key] = deep
     else:

@@ -32,7 +32,7 @@ EDITS: dict[str, tuple[Edit, bool, int]] = {
     "bytes": (edit_bytes, True, 1000),
     "table of contents": (edit_json(BUNDLE_FILE), True, 2000),
     "tokenizer_config.json": (edit_json("tokenizer_config.json"), False, 500),
-    "special_tokens_map.json": (edit_json("special_tokens_map.json"), False, 300),
+    "vocab.json": (edit_json("vocab.json"), False, 300),
     "moses.json": (edit_json("moses.json"), False, 500),
     "paths": (edit_paths, True, 500),
 }
@@ -82,7 +82,7 @@ def test_kills(count: int, bundles: Bundles, tmp_path: Path) -> None:
 
         child = os.fork()
         if not child:
-            after = killing(random.Random(number).randrange(1, 4000))
+            after = killing(random.Random(number).randrange(1, 12000))
             sys.setprofile(after)
             Bundle.update(folder, note)
             sys.setprofile(None)

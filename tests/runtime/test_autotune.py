@@ -96,7 +96,7 @@ def test_every_graph_is_measured_within_its_precision(copy: Path) -> None:
     others = {"model.int8.onnx": "int8", "model.int4.onnx": "int4", "model.fed.onnx": "fp32"}
     graphs = {file: replace(first, file=file, precision=precision) for file, precision in others.items()}
     graphs["model.int4.onnx"] = replace(graphs["model.int4.onnx"], target="onnxruntime-cpu")
-    further = replace(first.inputs[0], name="token_type_ids")
+    further = replace(first.inputs[0], name="position_ids")
     graphs["model.fed.onnx"] = replace(graphs["model.fed.onnx"], inputs=(*first.inputs, further))
     for file in others:
         shutil.copy(copy / "model.onnx", copy / file)
@@ -112,7 +112,7 @@ def test_every_graph_is_measured_within_its_precision(copy: Path) -> None:
     ]
     unfed = [item for item in record.left_out if item.graph == "model.fed.onnx"]
     assert [item.provider for item in unfed] == ["cpu", "openvino"]
-    assert all("asks for token_type_ids" in item.reason for item in unfed)
+    assert all("asks for position_ids" in item.reason for item in unfed)
 
 
 def test_an_engine_that_fails_is_left_out(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from xlm_runtime.bundle import Bundle, file_sha256, schema
 from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.bundle.schema import ENGINES_FOLDER
-from xlm_runtime.checked_json import check, read_object
+from xlm_runtime.checked_json import MismatchError, read_object
 from xlm_runtime.errors import BundleError, EngineError
 from xlm_runtime.tasks import TensorSpec
 
@@ -78,13 +78,15 @@ class EngineStamp:
                     f"The engine stamp '{path}' has version {version!r}, this xlm-onnx reads version {STAMP_VERSION}; "
                     "build the engine again with `xlm-export engine`."
                 )
-            check(values, schema.STAMP, f"The engine stamp '{path}'", "build the engine again with `xlm-export engine`")
+            schema.STAMP(values, "")
         except FileNotFoundError as error:
             raise EngineError(
                 f"File '{path.name}' not found in path '{path.parent}'; build the engine with `xlm-export engine`."
             ) from error
-        except BundleError as error:
-            raise EngineError(str(error)) from error
+        except (BundleError, MismatchError) as error:
+            raise EngineError(
+                f"The engine stamp '{path}' is damaged ({error}); build the engine again with `xlm-export engine`."
+            ) from error
         return cls(
             flavor=values["flavor"],
             version=values["version"],

@@ -140,7 +140,7 @@ def test_what_cannot_be_read(bundle: Bundle) -> None:
         find_stamps(bundle)
     for text in ("{", "[]", json.dumps({"stamp_version": 1}), json.dumps(values | {"profiles": [{"name": "x"}]})):
         path.write_text(text)
-        with pytest.raises(EngineError, match="is damaged|is not JSON|must hold a JSON object"):
+        with pytest.raises(EngineError, match=r"is damaged|is not JSON|must hold a JSON object"):
             EngineStamp.load(path)
 
 

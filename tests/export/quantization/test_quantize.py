@@ -138,7 +138,7 @@ def test_padding_hardly_changes_an_answer(recipe: str, bundle: Path) -> None:
     fp32 = open_session(bundle / "model.onnx").run(maker.feed(rows, [0, 1, 2, 3]))["logits"]
     scale = np.abs(fp32).max()
     assert np.abs(together - alone).max() < {"int8-dynamic": 0.05, "int8-static": 1e-4}[recipe] * scale
-    assert np.abs(together - fp32).max() < 0.1 * scale
+    assert np.abs(together - fp32).max() < 0.15 * scale
 
 
 @pytest.mark.parametrize("seed", range(5))
