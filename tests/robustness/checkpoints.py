@@ -115,12 +115,21 @@ def try_checkpoint(seed: int, folder: Path) -> str:
 
 
 def campaign(count: int, folder: Path, first: int = 0) -> Counter[str]:
-    """`count` checkpoints: how many of each outcome."""
+    """`count` checkpoints: how many of each outcome.
+
+    Raises:
+        AssertionError: some failed; it names all of them.
+    """
     outcomes: Counter[str] = Counter()
+    failures = []
     for seed in range(first, first + count):
         place = folder / str(seed)
-        outcomes[try_checkpoint(seed, place)] += 1
+        try:
+            outcomes[try_checkpoint(seed, place)] += 1
+        except AssertionError as error:
+            failures.append(str(error).partition("\n")[0])
         shutil.rmtree(place)
+    assert not failures, f"{len(failures)} of {count}, beside {dict(outcomes)}:\n" + "\n".join(failures)
     return outcomes
 
 

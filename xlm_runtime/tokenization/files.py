@@ -76,7 +76,9 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
             extra = mapped.get("extra_special_tokens") or mapped.get("additional_special_tokens") or extra
         by_content = {token.content: token for token in added.values()}
         named = {name: _special(value, by_content) for name, value in special.items()}
-        extra_tokens = None if extra is None else [_special(value, by_content) for value in _values(extra)]
+        extra_tokens = None
+        if extra is not None:  # None is a token of no list: `added_token` says so
+            extra_tokens = [_special(value, by_content) or added_token(value) for value in _values(extra)]
     except (InputError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"'{path / CONFIG}' holds special tokens that cannot be read: {error}") from error
     if any(index < 0 for index in added):
