@@ -28,7 +28,7 @@ class PerProcess(Generic[T]):
     def get(self) -> T:
         """It, as it was made in this process."""
         if self._process != os.getpid():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._made))
+            _keep(self._made)
             self._made, self._process = None, os.getpid()
         made = self._made
         if made is None:
@@ -38,3 +38,12 @@ class PerProcess(Generic[T]):
     def drop(self) -> None:
         """Have it made anew when it is asked for again."""
         self._made = None
+
+    def __del__(self) -> None:
+        if self._process != os.getpid():
+            _keep(getattr(self, "_made", None))
+
+
+def _keep(thing: object) -> None:
+    """Never take it down: a reference more than there are."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -183,7 +182,3 @@ def test_forks(count: int, provider: str, bundles: Bundles) -> None:
         assert child.exitcode == 0
         assert model(TEXT)["label"] == expected
     print(f"forks, {provider}: {count}: all answered")
-
-
-def test_no_thread_is_left() -> None:
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("xlm-open")]

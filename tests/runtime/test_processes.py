@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import multiprocessing
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,22 @@ def test_a_pipeline_answers_after_a_fork(provider: str, threads: int, bundles: B
 
 
 @needs_fork
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_sessions_that_a_fork_copied_are_never_taken_down(provider: str, bundles: Bundles) -> None:
+    """An engine would wait for its threads, in the garbage collection of a child for one."""
+    if provider == "openvino":
+        pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    lost: dict[str, Any] = {"model": pipeline(TASK, bundles(TASK), provider, 2), "other": None}
+    lost["model"](TEXTS)
+    lost["self"] = lost
+    del lost
+    model = pipeline(TASK, bundles(TASK), provider, 2)
+    assert in_a_fork(lambda: (gc.collect(), len(model(TEXTS)))[1]) == len(TEXTS)
+
+
+@needs_fork
 def test_weights_that_changed_are_found_after_a_fork(bundles: Bundles, tmp_path: Path) -> None:
     """The session reads them anew there."""
-    import shutil
-
     folder = Path(shutil.copytree(bundles(TASK), tmp_path / "copy"))
     model = pipeline(TASK, folder)
     model("Good!")

@@ -34,6 +34,10 @@ STATUSES = ("passed", "failed", "not run")
 # Where the token stands that says whether a question has an answer: at the first </s>, at the last real token, or at 0.
 CLS_INDEX_CONVENTIONS = ("first-sep", "last", "first")
 
+# Where language embeddings come from: graphs have the input `langs`, in which -1 stands for none; else there is "none",
+# or that of the language by this name in every text.
+LANGS_INPUT, LANGS_NONE = "input", "none"
+
 READ_FILES = (
     "config.json",
     "generation_config.json",
