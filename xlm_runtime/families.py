@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xlm_runtime.config import XLMConfig, other_model_error, read_config_file
 
@@ -80,11 +80,7 @@ def read_config(folder: str | Path) -> XLMConfig:
         BundleError: the file is missing, not JSON, or describes a model of no family in the table.
         InputError: options of another type or out of range, or that contradict each other.
     """
-    return make_config(read_config_file(folder))
-
-
-def make_config(values: dict[str, Any]) -> XLMConfig:
-    """What `config.json` holds as its family's configuration, see `read_config`."""
+    values = read_config_file(folder)
     model_type = values.get("model_type", XLM.model_type)
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise other_model_error(model_type, tuple(FAMILIES))

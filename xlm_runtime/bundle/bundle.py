@@ -19,9 +19,9 @@ from xlm_runtime.bundle.locks import writing
 from xlm_runtime.bundle.onnx_file import external_locations
 from xlm_runtime.bundle.schema import BUNDLE_FILE, LANGS_INPUT
 from xlm_runtime.checked_json import check, check_regular, read_object
-from xlm_runtime.config import XLMConfig, read_config_file
+from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.families import make_config
+from xlm_runtime.families import read_config
 from xlm_runtime.providers import find_provider
 from xlm_runtime.tasks import PAST, PRESENT, find_task
 
@@ -294,15 +294,10 @@ def _read_contents(folder: Path) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> XLMConfig:
-    values = read_config_file(folder)
-    file = f"File 'config.json' in path '{folder}'"
-    check(values, schema.CONFIG_SIZES, file, "export again")
     try:
-        return make_config(values)
-    except BundleError:
-        raise
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-        raise BundleError(f"{file} is damaged: {error}; export again.") from error
+        return read_config(folder)
+    except InputError as error:
+        raise BundleError(f"File 'config.json' in path '{folder}' is damaged: {error}; export again.") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -26,7 +26,6 @@ from xlm_runtime.checked_json import (
     tree,
     whole,
 )
-from xlm_runtime.config import ALIASES
 from xlm_runtime.errors import BundleError
 
 BUNDLE_FILE, LOCK_FILE, ENGINES_FOLDER = "bundle.json", ".bundle.lock", "engines"
@@ -132,23 +131,6 @@ STAMP = record(
     {"options": list_of(text)},
 )
 """The stamp of an engine."""
-
-# far beyond any model, and little enough that tables and caches of such sizes are no danger by themselves
-_MOST = {
-    "vocab_size": 2**24,
-    "emb_dim": 2**16,
-    "n_layers": 2**10,
-    "n_heads": 2**10,
-    "n_langs": 2**16,
-    "max_position_embeddings": 2**20,
-    "num_labels": 2**20,
-    "_num_labels": 2**20,
-    "start_n_top": 2**12,
-    "end_n_top": 2**12,
-}
-_MOST |= {name: _MOST[option] for name, option in ALIASES.items() if option in _MOST}
-CONFIG_SIZES = record({}, {name: nullable(whole(0, most)) for name, most in _MOST.items()})
-"""The sizes of `config.json`, before anything is made in them."""
 
 
 def check_inside(folder: Path, names: Iterable[str]) -> None:
