@@ -238,6 +238,7 @@ sys.exit(main.main(["export", "x", sys.argv[1]]))
 """
 
 
+@pytest.mark.slow(seconds=8)
 def test_sigterm_cleans_up(bundle: Path) -> None:
     before = contents(bundle.parent)
     done = subprocess.run([sys.executable, "-c", TERMINATED, str(bundle)], capture_output=True, text=True)
