@@ -29,6 +29,7 @@ FORK = multiprocessing.get_context("fork")
 EDITS: dict[str, tuple[Edit, bool, int]] = {
     "bytes": (edit_bytes, True, 1000),
     "table of contents": (edit_json(BUNDLE_FILE), True, 2000),
+    "config.json": (edit_json("config.json"), False, 500),
     "tokenizer_config.json": (edit_json("tokenizer_config.json"), False, 500),
     "vocab.json": (edit_json("vocab.json"), False, 300),
     "moses.json": (edit_json("moses.json"), False, 500),
