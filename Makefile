@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign and not peers"
 
 test-peers: $(VENV)/.test $(OPTIMUM)/.installed
 	$(BIN)/python -m pytest -m peers

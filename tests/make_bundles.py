@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.make_checkpoint import make_checkpoint
 from tests.sharing import make_once
-from xlm_export.export import export
+from xlm_export.exporting import export
 
 # bundle → architecture and configuration of its checkpoint; the place is the weights' seed, so that new ones come last
 BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -3,15 +3,13 @@
 Names are imported when they are first used, since torch takes seconds.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
     from xlm_export.errors import CheckpointError, OptimizationError, VerificationError
-    from xlm_export.export import export, verify
+    from xlm_export.exporting import export, verify
     from xlm_export.optimization import optimize
     from xlm_export.quantization import Limits, quantize
 
@@ -31,24 +29,12 @@ __all__ = [
 _MODULES = {
     "Checkpoint": "checkpoint.checkpoint",
     "Limits": "quantization",
-    "export": "export",
+    "export": "exporting",
     "load_checkpoint": "checkpoint.checkpoint",
     "optimize": "optimization",
     "quantize": "quantization",
-    "verify": "export",
+    "verify": "exporting",
 }
-
-
-class _Package(ModuleType):
-    """`export` is the function, although importing the module of that name would put the module in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "export" and isinstance(value, ModuleType):
-            value = value.export
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

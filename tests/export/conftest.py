@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx_ir
 import pytest
 
 from tests.conftest import Bundles
+from xlm_export import exporting
 
 Traced = Callable[[str], Path]
 
@@ -24,8 +24,7 @@ def traced(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> Traced:
 
     def prepare(name: str) -> Path:
         model = onnx.load(bundles(name) / "model.onnx")
-        module = importlib.import_module("xlm_export.export")  # the package has the function of that name
-        monkeypatch.setattr(module, "trace", lambda graph, precision, opset: onnx_ir.from_proto(model))
+        monkeypatch.setattr(exporting, "trace", lambda graph, precision, opset: onnx_ir.from_proto(model))
         return bundles(name).parent / "checkpoints" / name
 
     return prepare

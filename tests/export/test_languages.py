@@ -36,20 +36,21 @@ def logits(checkpoint: Path, texts: list[str], langs: list[int | None]) -> np.nd
     return torch.stack(rows).numpy()
 
 
-def answers(bundle: Path, texts: list[str], **options: Any) -> np.ndarray:
+def answers(bundle: Path, texts: list[str], provider: str = "cpu", **options: Any) -> np.ndarray:
     """The scores before softmax, by label."""
-    pipe = pipeline("text-classification", bundle)
+    pipe = pipeline("text-classification", bundle, provider)
     found = pipe(texts, top_k=None, function_to_apply="none", **options)
     labels = list(pipe.model.config.id2label.values())
     return np.array([[{row["label"]: row["score"] for row in rows}[label] for label in labels] for rows in found])
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
 @pytest.mark.parametrize("layout", ["", "-packed"])
-def test_without_lang_a_text_gets_what_transformers_gives_it(bundles: Bundles, layout: str) -> None:
+def test_without_lang_a_text_gets_what_transformers_gives_it(bundles: Bundles, layout: str, provider: str) -> None:
     folder = bundles(f"text-classification{layout}")
     checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
     expected = logits(checkpoint, TEXTS, [None] * 3)
-    np.testing.assert_allclose(answers(folder, TEXTS), expected, atol=RUNTIME_FP32)
+    np.testing.assert_allclose(answers(folder, TEXTS, provider), expected, atol=RUNTIME_FP32)
     assert np.abs(expected - logits(checkpoint, TEXTS, [1] * 3)).max() > 0.1, "lang_id would answer otherwise"
 
 

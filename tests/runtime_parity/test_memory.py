@@ -8,7 +8,7 @@ import pytest
 
 from tests.make_checkpoint import make_checkpoint
 from tests.runtime.memory_growth import STATM, memory_growth
-from xlm_export.export import export
+from xlm_export.exporting import export
 
 # Bytes. Measured: 60 kB where no plan is kept and 6 MB where one is kept for each shape; 18 MB where a large call gives
 # its memory back and 127 MB where it does not.

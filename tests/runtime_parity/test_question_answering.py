@@ -23,7 +23,7 @@ from tests.paths import SHARED
 from tests.runtime.question_answering.reference import Ranked, rank
 from tests.runtime.texts import TEXTS
 from tests.tolerances import RUNTIME_FP32
-from xlm_export.export import export
+from xlm_export.exporting import export
 from xlm_runtime import XLMTokenizer, pipeline
 from xlm_runtime.question_answering.beam import decode_beam
 from xlm_runtime.question_answering.evaluate import evaluate

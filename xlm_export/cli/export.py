@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xlm_export.bundle_folder import what_goes
 from xlm_export.cli.lists import comma_separated
-from xlm_export.export import PRECISIONS, export
+from xlm_export.exporting import PRECISIONS, export
 from xlm_export.progress import Progress
 from xlm_export.tracing.trace import DEFAULT_OPSET
 from xlm_runtime.bundle import CLS_INDEX_CONVENTIONS, LANGS_INPUT

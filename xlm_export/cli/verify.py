@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xlm_export.export import verify
+from xlm_export.exporting import verify
 from xlm_export.progress import Progress
 from xlm_runtime.bundle.atomic import write_json
 

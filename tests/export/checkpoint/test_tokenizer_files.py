@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import transformers
 
 from tests.make_checkpoint import make_checkpoint
-from xlm_export import CheckpointError, export
+from xlm_export import CheckpointError, export, exporting
 from xlm_export.checkpoint.source import find_source
 from xlm_export.checkpoint.tokenizer_files import checkpoint_tokenizer
 
@@ -35,7 +34,7 @@ def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(importlib.import_module("xlm_export.export"), "load_source", fail)
+    monkeypatch.setattr(exporting, "load_source", fail)
 
 
 @pytest.mark.usefixtures("no_trace")

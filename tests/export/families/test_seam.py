@@ -17,7 +17,7 @@ from tests.make_checkpoint import make_checkpoint
 from tests.sharing import make_once
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import CheckpointError, export, load_checkpoint
-from xlm_export.export import verify
+from xlm_export.exporting import verify
 from xlm_export.families import table
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.optimization import optimize
