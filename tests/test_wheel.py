@@ -48,7 +48,17 @@ def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path:
     # the tokenizer's tests read the Moses tables of sacremoses, which is not there
     shutil.copytree(ROOT / "tests" / "runtime", tests / "runtime", ignore=shutil.ignore_patterns("tokenization"))
     shutil.copyfile(ROOT / "pyproject.toml", tests.parent / "pyproject.toml")
-    output = run(python, "-m", "pytest", "--rootdir", tests.parent, tests / "runtime", XLM_TEST_BUNDLES=str(folder))
+    output = run(
+        python,
+        "-m",
+        "pytest",
+        "-m",
+        "not slow",
+        "--rootdir",
+        tests.parent,
+        tests / "runtime",
+        XLM_TEST_BUNDLES=str(folder),
+    )
     assert " passed" in output
     command = tmp_path / "clean" / "bin" / "xlm-runtime"
     assert "fill-mask" in run(command, "info", bundles("fill-mask"))
