@@ -98,16 +98,19 @@ def check_logits(bundle: Path, checkpoint: Path, task: str) -> None:
     assert np.abs(np.array(contenders["ours"].answer_all(rows)) - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_contenders_give_transformers_logits_of_a_classifier(bundles: Bundles) -> None:
     folder = bundles("text-classification")
     check_logits(folder, folder.parent / "checkpoints" / "text-classification", "text-classification")
 
 
+@pytest.mark.slow
 def test_contenders_give_transformers_logits_of_masks(bundles: Bundles) -> None:
     folder = bundles("fill-mask")
     check_logits(folder, folder.parent / "checkpoints" / "fill-mask", "fill-mask")
 
 
+@pytest.mark.slow
 def test_generation_of_torch_and_the_runtime_agree(bundles: Bundles) -> None:
     folder = bundles("text-generation")
     checkpoint = folder.parent / "checkpoints" / "text-generation"

@@ -98,6 +98,7 @@ def test_an_engine_beside_its_stamp(bundle: Path) -> None:
     assert {item.plan for item in find_stamps(Bundle.load(bundle))} == {again.plan, "engines/ampere.plan"}
 
 
+@pytest.mark.slow
 def test_prompts_and_decoding_in_one_engine(copied: Callable[[str, str], Path]) -> None:
     bundle = copied("text-generation", "fp16")
     stamp, report = build_engine(bundle, profiles="latency", gpu_archs=["sm89"])

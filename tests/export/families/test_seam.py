@@ -48,7 +48,7 @@ def classifier(shared_folder: Path) -> Path:
     return make_once(shared_folder / "checkpoints" / CLASSIFIER, lambda path: toy_checkpoint(path, CLASSIFIER))
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", pytest.param("packed", marks=pytest.mark.slow)])
 def test_text_classification(layout: str, classifier: Path, exported: Exported) -> None:
     checkpoint, folder = classifier, exported(classifier, layout=layout)
     opened = Bundle.load(folder)
@@ -68,7 +68,7 @@ def test_text_classification(layout: str, classifier: Path, exported: Exported) 
         np.testing.assert_allclose([got[label] for label in ("no", "yes", "perhaps")], want, atol=RUNTIME_FP32)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", pytest.param("packed", marks=pytest.mark.slow)])
 def test_fill_mask(layout: str, tmp_path: Path) -> None:
     checkpoint = toy_checkpoint(tmp_path / "checkpoint", LM)
     assert "lm_head.weight" not in load_file(checkpoint / "model.safetensors"), "it is tied to the embeddings"
@@ -85,7 +85,7 @@ def test_fill_mask(layout: str, tmp_path: Path) -> None:
     assert pipe(text)[0]["token"] == int(scores.argmax())
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", pytest.param("packed", marks=pytest.mark.slow)])
 def test_graphs_are_optimised_and_quantised_by_the_familys_names(
     layout: str, classifier: Path, exported: Exported, tmp_path: Path
 ) -> None:

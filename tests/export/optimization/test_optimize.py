@@ -198,6 +198,7 @@ def test_answers_are_those_of_the_portable_graph(bundle: Path) -> None:
         pipeline("text-classification", bundle)(texts)
 
 
+@pytest.mark.slow
 def test_weights_are_shared_not_doubled(checkpoints: Checkpoints, exported: Exported, tmp_path: Path) -> None:
     checkpoint = checkpoints("XLMModel", emb_dim=64, vocab_size=2000)
     for name, external in (("inline", False), ("external", True)):

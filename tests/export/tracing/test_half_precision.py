@@ -112,6 +112,7 @@ def scale(parameter: nn.Parameter, largest: float, of: torch.Tensor) -> None:
     parameter.data *= largest / float(of.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [0, 1])
 def test_residual_sums_beyond_the_range(layer: int, precision: str, tmp_path: Path) -> None:
     """Both terms fit into fp16, and their sum does not, before the second LayerNorm of a layer."""
@@ -143,6 +144,7 @@ def test_embeddings_beyond_the_range(precision: str, tmp_path: Path) -> None:
     verified(graph, precision, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [3e4, 6e4])
 def test_hidden_states_near_the_range(largest: float, precision: str, tmp_path: Path) -> None:
     """The last LayerNorm gives numbers up to `largest`, which are the graph's output."""
@@ -188,6 +190,7 @@ def test_padding_with_the_largest_scores_gets_no_weight(precision: str, tmp_path
     verified(graph, precision, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["XLMForQuestionAnswering", "XLMWithLMHeadModel"])
 def test_heads_over_large_hidden_states(architecture: str, precision: str, tmp_path: Path) -> None:
     """Beam probabilities and logits over hidden states up to 3e4, with a row of padding among them."""

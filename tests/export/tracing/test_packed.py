@@ -185,6 +185,7 @@ def test_the_code_in_the_docs(bundles: Bundles, tmp_path: Path, monkeypatch: pyt
         np.testing.assert_allclose(logits, alone[0], rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
 
 
+@pytest.mark.slow
 def test_operators_do_not_depend_on_the_weights_values() -> None:
     """Folding leaves out biases of zeros, as new models have them; the layers' products keep theirs."""
     config = XLMConfig(vocab_size=40, emb_dim=16, n_layers=2, n_heads=2, n_langs=2, max_position_embeddings=16)

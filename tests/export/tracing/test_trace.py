@@ -24,6 +24,8 @@ from xlm_runtime.tasks import find_task
 
 # (batch, sequence): other sizes than the traced ones, 1 and the longest among them
 SHAPES = [(1, 1), (1, 64), (5, 3), (2, 33)]
+# one that keeps all tokens and one that keeps some; the others are slow tests
+FAST_HEADS = ("XLMForSequenceClassification", "XLMWithLMHeadModel")
 # summary_type → opset of its graph: the oldest, one between, and the newest
 SUMMARIES = {"last": 18, "mean": 20, "cls_index": 23}
 
@@ -72,7 +74,10 @@ def assert_graph_equals_torch(bundle: Bundle, graph: ExportGraph) -> None:
             )
 
 
-@pytest.mark.parametrize("architecture", XLM.architectures)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=() if name in FAST_HEADS else pytest.mark.slow) for name in XLM.architectures],
+)
 def test_every_head(architecture: str, checkpoints: Checkpoints, exported: Exported) -> None:
     checkpoint = checkpoints(architecture)
     bundle = Bundle.load(exported(checkpoint, hidden_states=True, attentions=True))
@@ -87,6 +92,7 @@ def test_every_head(architecture: str, checkpoints: Checkpoints, exported: Expor
     assert {item.key for item in model.metadata_props} >= {"task", "architecture", "precision"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -150,7 +156,8 @@ def test_optional_inputs(inputs: tuple[str, ...], checkpoints: Checkpoints, expo
     assert verify(bundle.folder, checkpoint).status == "passed"
 
 
-@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("name", ["fill-mask", "question-answering"])
 def test_half_precision(precision: str, name: str, half_bundles: HalfBundles) -> None:
     if precision == "bf16":
