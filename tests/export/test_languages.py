@@ -19,7 +19,7 @@ from xlm_export import export
 from xlm_export.cli.main import main
 from xlm_export.languages import compare_languages
 from xlm_runtime import Bundle, InputError, pipeline
-from xlm_runtime.model.languages import Languages
+from xlm_runtime.model.languages import LanguageNumbers
 
 TEXTS = ["The old lighthouse stands at the edge of the town.", "Der alte Turm.", "Маяк стоит на краю."]
 
@@ -102,7 +102,7 @@ def test_bundles_of_earlier_versions_keep_lang_id(traced: Traced, tmp_path: Path
 
 def test_generation_keeps_lang_id(bundles: Bundles) -> None:
     model = pipeline("text-generation", bundles("text-generation")).model
-    assert isinstance(model.languages, Languages)
+    assert isinstance(model.languages, LanguageNumbers)
     assert (model.languages.default, model.languages.prompt) == (-1, model.config.lang_id) == (-1, 1)
 
 

@@ -16,7 +16,7 @@ from xlm_export.verification.generations import GenerationCase, generation_cases
 from xlm_export.verification.report import OutputError
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
-from xlm_runtime.model.languages import Languages
+from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.numerics import log_softmax
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import PRESENT, Beam, Task, find_task
@@ -129,7 +129,7 @@ class Trial:
         langs = [item.lang for item in texts]
         return cls(
             task,
-            BatchMaker.of(bundle, graph).texts(tokenizer, Languages.of(bundle, tokenizer), sentences, langs),
+            BatchMaker.of(bundle, graph).texts(tokenizer, LanguageNumbers.of(bundle, tokenizer), sentences, langs),
             source,
         )
 

@@ -11,7 +11,7 @@ from xlm_export.verification.generations import generation_cases, run_case
 from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
-from xlm_runtime.model.languages import Languages
+from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.opening import padded_session
 from xlm_runtime.sessions import Session
 from xlm_runtime.tasks import Task, find_task, graph_outputs
@@ -50,7 +50,7 @@ def verify_against(
     maker = BatchMaker.of(bundle, graph)
     texts = [
         VerificationCase(_shape(feed), feed)
-        for feed in maker.texts(tokenizer, Languages.of(bundle, tokenizer), SENTENCES)
+        for feed in maker.texts(tokenizer, LanguageNumbers.of(bundle, tokenizer), SENTENCES)
     ]
     cases = [*maker.seeded(), *texts]
     steps.expect(len(cases))

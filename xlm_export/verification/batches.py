@@ -10,7 +10,7 @@ import numpy as np
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.languages import NO_LANG, Languages
+from xlm_runtime.model.languages import NO_LANG, LanguageNumbers
 from xlm_runtime.model.packing import padded_names
 from xlm_runtime.numerics import broadcast_rows, pad
 from xlm_runtime.sessions import Array
@@ -121,7 +121,7 @@ class BatchMaker:
     def texts(
         self,
         tokenizer: XLMTokenizer,
-        languages: Languages,
+        languages: LanguageNumbers,
         texts: Sequence[str],
         langs: Sequence[str | None] | None = None,
     ) -> list[dict[str, Array]]:

@@ -20,7 +20,7 @@ NO_LANG = -1
 
 
 @dataclass(frozen=True)
-class Languages:
+class LanguageNumbers:
     """The languages of an opened bundle.
 
     Attributes:
@@ -36,7 +36,7 @@ class Languages:
     prompt: int
 
     @classmethod
-    def of(cls, bundle: Bundle, tokenizer: XLMTokenizer) -> Languages:
+    def of(cls, bundle: Bundle, tokenizer: XLMTokenizer) -> LanguageNumbers:
         """Those of a bundle.
 
         Raises:

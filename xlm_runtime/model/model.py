@@ -15,7 +15,7 @@ from xlm_runtime.errors import BundleError, InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache
 from xlm_runtime.model.ids import check_ids
-from xlm_runtime.model.languages import Languages
+from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.sessions import Array, CachingSession, Session
 from xlm_runtime.tokenization import XLMTokenizer
@@ -85,7 +85,7 @@ class BundleModel:
         reason: str,
         session: Session,
         tokenizer: XLMTokenizer,
-        languages: Languages,
+        languages: LanguageNumbers,
         batching: BatchOptions,
         weights_check: PerProcess[Future[None]],
         reopen: Callable[[], BundleModel],

@@ -15,7 +15,7 @@ from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
 from xlm_runtime.model.filling import FilledSession
 from xlm_runtime.model.full_logits import FullLogitsSession
-from xlm_runtime.model.languages import Languages
+from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
 from xlm_runtime.processes import PerProcess
@@ -120,7 +120,7 @@ def open_model(
         reason=chosen.reason,
         session=session,
         tokenizer=loaded,
-        languages=Languages.of(bundle, loaded),
+        languages=LanguageNumbers.of(bundle, loaded),
         batching=batching,
         weights_check=weights_check,
         reopen=reopen,

@@ -10,7 +10,7 @@ from xlm_export.verification.batches import CHOICES, ROWS, SENTENCES, BatchMaker
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.languages import NO_LANG, Languages
+from xlm_runtime.model.languages import NO_LANG, LanguageNumbers
 from xlm_runtime.tasks import find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
@@ -41,7 +41,7 @@ def test_texts(bundles: Bundles) -> None:
     bundle = Bundle.load(bundles("text-classification"))
     tokenizer = XLMTokenizer.from_pretrained(bundle.folder)
     maker = BatchMaker.of(bundle, bundle.graph())
-    languages = Languages.of(bundle, tokenizer)
+    languages = LanguageNumbers.of(bundle, tokenizer)
     feeds = maker.texts(tokenizer, languages, SENTENCES)
     assert [len(feed["input_ids"]) for feed in feeds] == [ROWS, ROWS]
     for feed, texts in zip(feeds, (SENTENCES[:ROWS], SENTENCES[ROWS:]), strict=True):

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from xlm_runtime import Bundle, InputError, XLMConfig
-from xlm_runtime.model.languages import NO_LANG, Languages, language_number
+from xlm_runtime.model.languages import NO_LANG, LanguageNumbers, language_number
 
 NUMBERS = {"de": 0, "en": 1, "fr": 2}
 
 
-def languages(conventions: dict[str, Any], numbers: dict[str, int] | None = NUMBERS, **options: Any) -> Languages:
+def languages(conventions: dict[str, Any], numbers: dict[str, int] | None = NUMBERS, **options: Any) -> LanguageNumbers:
     config = XLMConfig(**({"vocab_size": 9, "emb_dim": 4, "n_heads": 1, "n_langs": 3, "lang_id": 1} | options))
     bundle = Bundle(Path(), "fill-mask", "XLMWithLMHeadModel", (), {}, {}, {}, conventions, {}, config)
     tokenizer: Any = SimpleNamespace(lang2id=numbers)
-    return Languages.of(bundle, tokenizer)
+    return LanguageNumbers.of(bundle, tokenizer)
 
 
 @pytest.mark.parametrize(
