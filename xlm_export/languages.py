@@ -62,7 +62,8 @@ def compare_languages(
         read_squad(path).lang is not None if found.task == "question-answering" else any("lang" in r for r in rows)
     )
     known = languages.numbers or {str(number): number for number in range(found.config.n_langs)}
-    ways = [("none", NO_LANG, "nothing, it is the default")]
+    is_default = found.config.default_lang is None and found.task != "text-generation"
+    ways = [("none", NO_LANG, "nothing, it is the default" if is_default else "xlm-export export --langs none")]
     if has_own:
         ways.append(("own", NO_LANG, "lang=... with each text (--lang)"))
     ways += [(name, number, f"xlm-export export --default-lang {name}") for name, number in known.items()]

@@ -142,7 +142,7 @@ def test_labelled_data_show_what_a_checkpoint_was_trained_with(
     folder = bundles("text-classification")
     metric, scores = compare_languages(folder, labelled)
     assert metric == "accuracy"
-    assert (scores[0].langs, scores[0].value) == ("none", 1.0)
+    assert (scores[0].langs, scores[0].value, scores[0].remedy) == ("none", 1.0, "nothing, it is the default")
     assert {each.langs for each in scores} == {"none", "own", "de", "en", "fr", "ru"}
     assert all(each.value < 1 for each in scores[1:])
     assert main(["langs", str(folder), "--data", str(labelled)]) == 0
