@@ -1,5 +1,5 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
-# make test-peers: bundles in optimum's classes, in an environment of optimum's own.
+# make test-whole: the benchmarks' suites, the wheel in a clean environment, bundles in optimum's classes.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ JOBS ?= 2
 OPTIMUM := build/optimum
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast test-peers lint benchmark optimum clean
+.PHONY: demo test test-fast test-whole lint benchmark optimum clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -17,10 +17,10 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign and not peers"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign and not whole"
 
-test-peers: $(VENV)/.test $(OPTIMUM)/.installed
-	$(BIN)/python -m pytest -m peers
+test-whole: $(VENV)/.test $(OPTIMUM)/.installed
+	$(BIN)/python -m pytest -n $(JOBS) -m whole
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.slow(seconds=90)
+@pytest.mark.whole
 def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__"))
@@ -45,9 +45,8 @@ def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path:
     tests.mkdir(parents=True)
     for name in ("__init__.py", "conftest.py", "sharing.py", "tolerances.py"):
         shutil.copyfile(ROOT / "tests" / name, tests / name)
-    # the tokenizer's tests read the Moses tables of sacremoses, which is not there; those of GPU sessions use fakes
-    left_out = shutil.ignore_patterns("tokenization", "gpu")
-    shutil.copytree(ROOT / "tests" / "runtime", tests / "runtime", ignore=left_out)
+    # the tokenizer's tests read the Moses tables of sacremoses, which is not there
+    shutil.copytree(ROOT / "tests" / "runtime", tests / "runtime", ignore=shutil.ignore_patterns("tokenization"))
     shutil.copyfile(ROOT / "pyproject.toml", tests.parent / "pyproject.toml")
     output = run(
         python,

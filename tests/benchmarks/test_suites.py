@@ -252,7 +252,7 @@ def test_worker_says_why_it_failed(tmp_path: Path) -> None:
         Worker("graph_model", options, threads=1, cpus=[], log=tmp_path / "log", timeout=100)
 
 
-@pytest.mark.slow(seconds=75)
+@pytest.mark.whole
 def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
     """Two peers, two workloads, accuracy on a checkpoint: everything is measured, correct, and in the report."""
     trained = make_checkpoint(
@@ -290,7 +290,7 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
         assert (tmp_path / f"report{ending}").stat().st_size > 500
 
 
-@pytest.mark.slow(seconds=75)
+@pytest.mark.whole
 def test_every_path_of_the_gpu_suite_on_the_cpu(tmp_path: Path) -> None:
     """The suite itself, with the CPU in place of a card."""
     done = run(

@@ -1,4 +1,4 @@
-"""Bundles whose graphs read no `langs`, in optimum's classes under transformers' pipelines (`make test-peers`)."""
+"""Bundles whose graphs read no `langs`, in optimum's classes under transformers' pipelines (`make test-whole`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build" / "optimum" / "bin" / "python"
 
 pytestmark = [
-    pytest.mark.peers,
+    pytest.mark.whole,
     pytest.mark.skipif(not PYTHON.is_file(), reason="`make optimum` makes optimum's environment"),
 ]
 
