@@ -85,3 +85,9 @@ def pad(rows: Sequence[Sequence[int] | IntArray], value: int, *, left: bool = Fa
 def broadcast_rows(values: Sequence[int], length: int) -> IntArray:
     """One number a row → (rows, length) int64, each row full of its number."""
     return np.repeat(np.asarray(values, np.int64)[:, None], length, axis=1)
+
+
+def move_positions(positions: IntArray, old: int, new: int) -> IntArray:
+    """Flat indices into rows of `old` places, as indices into rows of `new` places."""
+    row, column = np.divmod(positions, max(old, 1))
+    return row * new + column

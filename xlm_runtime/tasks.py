@@ -63,6 +63,9 @@ class Task:
 
 PAST, PRESENT = "past_key_values.", "present."
 """What the names of a cache's inputs and outputs begin with."""
+FILL = {"p_mask": 1}
+"""What inputs hold at padding, 0 where nothing is said: p_mask 1 is a token that cannot be an answer, and of all others
+0 is harmless where the mask is 0."""
 ROWS = ("batch",)
 LM_OUTPUTS = (TensorSpec("logits", "float", ("kept", "vocab_size")),)
 LOGIT_POSITIONS = (TensorSpec("logit_positions", "int64", ("kept",)),)

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xlm_runtime.numerics import move_positions
 from xlm_runtime.sessions import Array, Session
-from xlm_runtime.tasks import PAST, TensorSpec
-
-# p_mask 1 is a token that cannot be an answer; of all other inputs 0 is harmless where the mask is 0
-FILL = {"p_mask": 1}
+from xlm_runtime.tasks import FILL, PAST, TensorSpec
 
 
 def filled_size(size: int, most: int) -> int:
@@ -63,9 +61,9 @@ class FilledSession:
         if not any(added.values()):
             return self._session.run(inputs)
         arrays = dict(inputs)
-        if "logit_positions" in arrays:  # a flat index into batch · sequence, whose rows are longer now
-            row, column = np.divmod(arrays["logit_positions"], max(sizes["sequence"], 1))
-            arrays["logit_positions"] = row * (sizes["sequence"] + added["sequence"]) + column
+        if "logit_positions" in arrays:
+            old = sizes["sequence"]
+            arrays["logit_positions"] = move_positions(arrays["logit_positions"], old, old + added["sequence"])
         for spec in self._inputs:
             widths = [(0, _added(axis, added)) for axis in spec.axes]
             if spec.name in arrays and any(width for _, width in widths):

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.filling import FILL, filled_size
+from xlm_runtime.model.filling import filled_size
 from xlm_runtime.sessions import Array, Session
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import FILL, TensorSpec
 
 # inputs with an entry for each token, in both layouts
 _OF_TOKENS = ("input_ids", "inputs_embeds", "langs", "token_type_ids", "position_ids")

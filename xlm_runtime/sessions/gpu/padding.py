@@ -12,15 +12,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from xlm_runtime.numerics import move_positions
 from xlm_runtime.sessions.gpu.planning import Axis, Dims, Region, Shape, Tensor, size_of
 from xlm_runtime.sessions.session import Array, narrow_to_bfloat16, widen_bfloat16
+from xlm_runtime.tasks import FILL
 
 Bytes = NDArray[np.uint8]
 Place = tuple[slice, ...]
 Rows = NDArray[np.int64]
-
-# p_mask 1 is a token that cannot be an answer; of all other inputs 0 is harmless where the mask is 0.
-_FILL = {"p_mask": 1}
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,14 @@ def fill(place: Placement, value: Array, buffer: Bytes) -> None:
     """Write an input into its region of `buffer`, padded; floating-point ones may have any precision."""
     tensor = place.tensor
     if tensor.name == "logit_positions" and place.sequence[0] != place.sequence[1]:
-        # a flat index into batch · sequence, whose rows are longer now
-        row, column = np.divmod(value, max(place.sequence[0], 1))
-        value = row * place.sequence[1] + column
+        value = move_positions(value, *place.sequence)
     if tensor.dtype == "bfloat16":
         value = narrow_to_bfloat16(value)
     padded = _view(place, buffer)
     if place.shape == place.padded:
         padded[...] = value
         return
-    padded[...] = _FILL.get(tensor.name, 0)
+    padded[...] = FILL.get(tensor.name, 0)
     for inner, outer in place.blocks:
         padded[outer] = value[inner]
 
