@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xlm_export.progress import Progress, Steps
-from xlm_export.quantization.metric import METRICS, check_data, score
+from xlm_export.quantization.metric import METRICS, read_data, score
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.languages import NO_LANG
 from xlm_runtime.pipelines import pipeline
-from xlm_runtime.question_answering.squad_files import read_squad
+from xlm_runtime.question_answering.squad_files import SquadFile
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,11 @@ def compare_languages(
             f"The graphs of the bundle '{bundle}' read no `langs`, or are of a version that knows languages alone; "
             "export the checkpoint again, with --langs input."
         )
-    path = Path(data)
-    rows = check_data(found.task, path)
+    labelled = read_data(found.task, Path(data))
     answer = pipeline(found.task, found.folder, provider)
     languages = answer.model.languages
-    has_own = (
-        read_squad(path).lang is not None if found.task == "question-answering" else any("lang" in r for r in rows)
-    )
+    named = [labelled.lang] if isinstance(labelled, SquadFile) else [row.get("lang") for row in labelled]
+    has_own = any(lang is not None for lang in named)
     known = languages.numbers or {str(number): number for number in range(found.config.n_langs)}
     is_default = found.config.default_lang is None and found.task != "text-generation"
     ways = [("none", NO_LANG, "nothing, it is the default" if is_default else "xlm-export export --langs none")]
@@ -72,6 +70,6 @@ def compare_languages(
     for name, number, remedy in ways:
         steps(f"measure with langs {name}")
         answer.model.languages = replace(languages, default=number, prompt=number)
-        value = score(answer, found.task, path, rows, with_languages=name == "own")
+        value = score(answer, found.task, labelled, with_languages=name == "own")
         scores.append(LanguageScore(name, value, remedy))
     return METRICS[found.task][0], sorted(scores, key=lambda each: -each.value)

@@ -17,7 +17,10 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.question_answering.evaluate import evaluate
 from xlm_runtime.question_answering.options import resolve_options
-from xlm_runtime.question_answering.squad_files import read_squad
+from xlm_runtime.question_answering.squad_files import SquadFile, read_squad
+
+Data = SquadFile | list[dict[str, Any]]
+"""Labelled data: a SQuAD file, or the lines of others."""
 
 # task → the metric's name, the key of the right answer
 METRICS = {
@@ -30,8 +33,8 @@ METRICS = {
 }
 
 
-def check_data(task: str, path: Path) -> list[dict[str, Any]]:
-    """The lines of a data file; an empty list for question answering, whose file is read when it is evaluated.
+def read_data(task: str, path: Path) -> Data:
+    """What a data file holds: of a SQuAD file its questions, of others the lines.
 
     Raises:
         InputError: no such file, a task without a metric, or a line that lacks what it needs.
@@ -41,8 +44,7 @@ def check_data(task: str, path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"File '{path}' not found; give labelled data for {task}.")
     if task == "question-answering":
-        read_squad(path)
-        return []
+        return read_squad(path)
     key = METRICS[task][1]
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
@@ -63,36 +65,35 @@ def check_data(task: str, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(task: str, folder: Path, precision: str, provider: str, path: Path, rows: list[dict[str, Any]]) -> float:
+def measure(task: str, folder: Path, precision: str, provider: str, data: Data) -> float:
     """The metric of one of a bundle's graphs; more is better."""
-    return score(pipeline(task, folder, provider, precision=precision), task, path, rows)
+    return score(pipeline(task, folder, provider, precision=precision), task, data)
 
 
-def score(answer: Any, task: str, path: Path, rows: list[dict[str, Any]], *, with_languages: bool = True) -> float:
+def score(answer: Any, task: str, data: Data, *, with_languages: bool = True) -> float:
     """The metric of an opened pipeline; more is better.
 
     Args:
-        rows: what `check_data` returned for the file at `path`.
+        data: what `read_data` returned.
         with_languages: give the pipeline the languages that the data names.
     """
-    if task == "question-answering":
+    if isinstance(data, SquadFile):
         positions, longest = answer.model.config.max_position_embeddings, answer.model.longest_row()
-        data = read_squad(path)
         if not with_languages:
             data = replace(data, lang=None, question_lang=None)
         return float(evaluate(answer, data, resolve_options(positions, longest_row=longest)).figures["f1"])
     key = METRICS[task][1]
     keys = [name for name in answer.input_keys if with_languages or name != "lang"]
-    asked = [{name: value for name, value in row.items() if name in keys} for row in rows]
+    asked = [{name: value for name, value in row.items() if name in keys} for row in data]
     if task == "text-generation":
         scores = answer.score(asked)
         tokens = sum(len(score["token_log_probs"]) for score in scores)
         likelihood = float(sum(score["log_likelihood"] for score in scores))
         return -math.exp(-likelihood / tokens)
     if task == "token-classification":
-        return _token_accuracy(answer(asked, ignore_labels=()), rows)
+        return _token_accuracy(answer(asked, ignore_labels=()), data)
     got = [_choice(task, item) for item in answer(asked)]
-    right = [item == row[key] for item, row in zip(got, rows, strict=True)]
+    right = [item == row[key] for item, row in zip(got, data, strict=True)]
     return float(sum(right) / len(right))
 
 

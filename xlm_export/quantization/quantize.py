@@ -11,7 +11,7 @@ from typing import Any
 from xlm_export.bundle_writer import add_graph, draft_bundle, draft_of, replaced_by
 from xlm_export.errors import VerificationError
 from xlm_export.progress import Progress, Steps
-from xlm_export.quantization.metric import METRICS, check_data, measure
+from xlm_export.quantization.metric import METRICS, Data, measure, read_data
 from xlm_export.quantization.quality import Trial
 from xlm_export.quantization.quantizer import NO_LIMITS, Limits, Options, Quantizer
 from xlm_export.quantization.recipes import RECIPES
@@ -96,7 +96,7 @@ def quantize(
     config = written.config
     known = (config.lang2id or {}) if config.uses_langs else {}
     texts = own_texts(known) if calibration is None else read_texts(calibration)
-    rows = check_data(written.task, Path(data)) if data is not None else []
+    labelled = None if data is None else read_data(written.task, Path(data))
     cpu = cpu_features()
     if (note := chosen.advice(cpu)) is not None:
         warnings.warn(note, UserWarning, stacklevel=2)
@@ -105,10 +105,10 @@ def quantize(
         quality, report = Quantizer(written, source, draft, chosen, options, trial, cpu, steps).make()
         report = {"recipe": recipe, **report}
         problems = limits.check(quality, chosen)
-        if data is not None:
+        if data is not None and labelled is not None:
             steps("measure the task")
             with draft_bundle(written, draft, source, entry) as both:
-                report["metric"] = _metrics(both, chosen.provider, Path(data), rows)
+                report["metric"] = _metrics(both, chosen.provider, Path(data).name, labelled)
             problems += limits.check_metric(report["metric"])
         if problems:
             raise VerificationError(f"The graph made by {recipe} was not added: {'; '.join(problems)}.")
@@ -123,10 +123,10 @@ def _source(bundle: Bundle) -> Graph:
     raise InputError(f"The bundle '{bundle.folder}' has no portable graph in fp32; export the checkpoint in fp32.")
 
 
-def _metrics(both: Bundle, provider: str, data: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _metrics(both: Bundle, provider: str, name: str, data: Data) -> dict[str, Any]:
     """The task's metric of the fp32 graph and of the new one."""
     values = [
-        measure(both.task, both.folder, graph.recipe or graph.precision, where, data, rows)
+        measure(both.task, both.folder, graph.recipe or graph.precision, where, data)
         for graph, where in zip(both.graphs, ("cpu", provider), strict=True)
     ]
-    return {"name": METRICS[both.task][0], "data": data.name, "fp32": values[0], "quantized": values[1]}
+    return {"name": METRICS[both.task][0], "data": name, "fp32": values[0], "quantized": values[1]}

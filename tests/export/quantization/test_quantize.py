@@ -21,7 +21,7 @@ from xlm_export.cli.main import main
 from xlm_export.onnx_graph.file import open_model
 from xlm_export.quantization import RECIPES, Limits, quantize
 from xlm_export.quantization.int8 import quantize_int8, rows_to_int8
-from xlm_export.quantization.metric import check_data
+from xlm_export.quantization.metric import read_data
 from xlm_export.quantization.products import array, find_embeddings, find_products
 from xlm_export.quantization.quality import Quality
 from xlm_export.quantization.texts import Text, own_texts, read_texts
@@ -414,7 +414,7 @@ def test_metric_of_question_answering(bundles: Bundles, tmp_path: Path) -> None:
 def test_data_that_cannot_be_used(task: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
-        check_data(task, tmp_path / "data.jsonl")
+        read_data(task, tmp_path / "data.jsonl")
 
 
 def test_lines_of_data_as_people_have_them(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_lines_of_data_as_people_have_them(tmp_path: Path) -> None:
     rows = [{"id": 1, "text": "a\u2028b", "label": "x"}, {"text": "c\x85d", "label": "y"}]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "data.jsonl").write_text(lines, encoding="utf-8-sig")
-    assert check_data("text-classification", tmp_path / "data.jsonl") == rows
+    assert read_data("text-classification", tmp_path / "data.jsonl") == rows
     (tmp_path / "texts.txt").write_text("de\tein\u2028Wort\n", encoding="utf-8-sig")
     assert read_texts(tmp_path / "texts.txt") == [Text("ein\u2028Wort", "de")]
 
