@@ -63,6 +63,8 @@ class Task:
 
 PAST, PRESENT = "past_key_values.", "present."
 """What the names of a cache's inputs and outputs begin with."""
+NEXT = "next_"
+"""What the names of outputs begin with that are the next step's inputs."""
 FILL = {"p_mask": 1}
 """What inputs hold at padding, 0 where nothing is said: p_mask 1 is a token that cannot be an answer, and of all others
 0 is harmless where the mask is 0."""
@@ -325,6 +327,35 @@ def graph_outputs(
         axes = (*task.rows, "n_heads", "sequence", TOTAL if cache else "sequence")
         outputs += [TensorSpec(f"attentions.{i}", "float", axes) for i in range(config.n_layers)]
     return tuple(outputs)
+
+
+SEQLENS_K = "seqlens_k"
+"""The input of a graph with a static cache that no other graph has."""
+
+
+def static_cache_specs(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a graph whose cache is static, out of those of the graph with a cache that it is made of.
+
+    Rows are padded on the right. `seqlens_k` is a row's number of tokens, those of this call included, less 1: what
+    lies behind them is not read. Keys and values have room for all tokens to come, which `past_sequence` is the size
+    of, and `present.*` are the same arrays with the new tokens in their places. `next_*` are the inputs of a step that
+    appends the best token at each of the `logit_positions`, one for each row.
+    """
+    mask, positions = "attention_mask", "position_ids"
+    kept = [spec for spec in inputs if spec.name != mask]
+    place = next(i for i, spec in enumerate(kept) if spec.name.startswith(PAST))
+    kept.insert(place, TensorSpec(SEQLENS_K, "int32", ROWS))
+    given = [
+        replace(spec, axes=tuple("past_sequence" if axis == "sequence" else axis for axis in spec.axes))
+        if spec.name.startswith(PRESENT)
+        else spec
+        for spec in outputs
+    ]
+    following = [TensorSpec(f"{NEXT}{name}", "int64", ("kept", "1")) for name in ("input_ids", positions)]
+    following.append(TensorSpec(f"{NEXT}{SEQLENS_K}", "int32", ROWS))
+    return tuple(kept), (*following, *given)
 
 
 def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:

@@ -16,6 +16,7 @@ from xlm_export.verification.report import VerificationReport
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.sessions import open_session
+from xlm_runtime.tasks import static_cache_specs
 
 _HALF = ("fp16", "bf16")
 
@@ -63,6 +64,9 @@ def optimize(
     source = _portable(written, precision)
     chosen = chosen_passes(source, written.config, target, passes)
     entry = replace(source, target=target, recipe=recipe_of(written, source))
+    if "static-cache" in chosen:
+        inputs, outputs = static_cache_specs(source.inputs, source.outputs)
+        entry = replace(entry, inputs=inputs, outputs=outputs)
     entry = replace(entry, file=entry.file_name)
     if replaced_by(written, entry, "optimized") and not force:
         raise InputError(
@@ -77,7 +81,7 @@ def optimize(
         steps("write the graph")
         save(model, draft)
         entry = replace(entry, weights_in=external_files(model))
-        report = _verify(written, source, draft, steps)
+        report = _verify(written, source, entry, draft, steps)
         if report.failures:
             raise VerificationError(f"The graph for {target} was not added.\n{report.table()}")
         summary = {"passes": counts, "against": source.file, **report.to_dict()}
@@ -97,9 +101,9 @@ def _portable(bundle: Bundle, precision: str | None) -> Graph:
     )
 
 
-def _verify(bundle: Bundle, source: Graph, made: Path, steps: Steps) -> VerificationReport:
+def _verify(bundle: Bundle, source: Graph, entry: Graph, made: Path, steps: Steps) -> VerificationReport:
     """On the CPU, whatever the target: ONNX Runtime has every fused operator there too, and a bundle is often made on a
     machine without a GPU."""
     steps("open both graphs")
     reference, candidate = open_session(bundle.folder / source.file), open_session(made)
-    return verify_against(reference, candidate, bundle, source, "cpu", steps)
+    return verify_against(reference, candidate, bundle, source, "cpu", steps, static_cache=entry.has_static_cache)

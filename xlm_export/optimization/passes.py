@@ -19,6 +19,7 @@ from xlm_export.optimization.attention import fuse_attention
 from xlm_export.optimization.gelu import fuse_bias_gelu
 from xlm_export.optimization.qkv import fuse_qkv
 from xlm_export.optimization.skip_layer_norm import fuse_skip_layer_norm
+from xlm_export.optimization.static_cache import fuse_static_cache
 from xlm_runtime.bundle import Graph
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
@@ -65,17 +66,33 @@ def _no_skip(graph: Graph, config: XLMConfig) -> str | None:
     ) else None  # fmt: skip
 
 
-# In the order in which they run: attention is found by the products that QKV joins.
+def _no_static_cache(graph: Graph, config: XLMConfig) -> str | None:
+    if not graph.has_cache:
+        return "the graph keeps no keys and values"
+    if graph.precision not in _HALF:
+        return f"on CUDA its operator is there in {' and '.join(_HALF)}, and the graph is in {graph.precision}"
+    if config.head_dim % 8:
+        return f"its operator takes heads of 8, 16, … numbers, and the model's have {config.head_dim}"
+    if any(spec.name == "inputs_embeds" for spec in graph.inputs):
+        return "the graph takes embeddings, and the next token is an id"
+    if any(spec.name.startswith(("attentions.", "hidden_states.")) for spec in graph.outputs):
+        return "hidden states or attention weights are outputs of the graph, which padding behind a row would change"
+    return None
+
+
+# In the order in which they run: attention is found by the products that QKV joins, and where it reads a cache by the
+# joined ones.
 PASSES = {
     "attention": Pass(fuse_attention, 1, _no_attention),
     "qkv": Pass(lambda model, half: fuse_qkv(model), 1, _no_products),
+    "static-cache": Pass(lambda model, half: fuse_static_cache(model), 1, _no_static_cache),
     "skip-layer-norm": Pass(lambda model, half: fuse_skip_layer_norm(model), 2, _no_skip),
     "bias-gelu": Pass(lambda model, half: fuse_bias_gelu(model), 1, _no_gelu),
 }
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "onnxruntime-cpu": ("bias-gelu",),
-    "onnxruntime-cuda": ("attention", "qkv", "skip-layer-norm", "bias-gelu"),
+    "onnxruntime-cuda": ("attention", "qkv", "static-cache", "skip-layer-norm", "bias-gelu"),
 }
 
 

@@ -9,6 +9,7 @@ from xlm_export.verification.batches import SENTENCES, BatchMaker, VerificationC
 from xlm_export.verification.compare import argmax_agrees, compare
 from xlm_export.verification.generations import generation_cases, run_case
 from xlm_export.verification.report import VerificationReport
+from xlm_export.verification.static_cache import prompt_and_steps, run_beside
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.families import family_of
 from xlm_runtime.model.languages import LanguageNumbers
@@ -24,13 +25,16 @@ def verify_against(
     graph: Graph,
     provider: str,
     steps: Steps | None = None,
+    *,
+    static_cache: bool = False,
 ) -> VerificationReport:
     """Hold `candidate` to the tolerance of its precision, with `reference`, the portable graph, in place of torch.
 
     Args:
-        graph: the entry of both graphs, which have the same inputs and outputs.
+        graph: the entry of both graphs, which have the same inputs and outputs; of `reference` where they have not.
         provider: what `candidate` runs on, for the report.
         steps: told of each case.
+        static_cache: `candidate` has the inputs and outputs of `tasks.static_cache_specs`.
     """
     steps = steps or Steps()
     tokenizer = family_of(bundle.config).read_tokenizer(bundle.folder)
@@ -41,6 +45,13 @@ def verify_against(
         steps.expect(len(generations))
         for generation in generations:
             steps(f"verify {generation.name}")
+            if static_cache:
+                if (fitting := prompt_and_steps(generation)) is not None:
+                    for want, got, follows in run_beside(reference, candidate, fitting):
+                        _compare_step(report, task, got, want)
+                        report.outputs["logits"].add_choice(follows)
+                    report.cases.append(generation.name)
+                continue
             for want, got in zip(run_case(reference, generation), run_case(candidate, generation), strict=True):
                 _compare_step(report, task, got, want)
             report.cases.append(generation.name)

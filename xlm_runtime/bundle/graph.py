@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import SEQLENS_K, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Graph:
     def has_cache(self) -> bool:
         """Whether it takes the keys and values of past tokens and gives those of new ones."""
         return any("past_sequence" in spec.axes for spec in self.inputs)
+
+    @property
+    def has_static_cache(self) -> bool:
+        """Whether its keys and values stay in place, with room for all tokens; see `tasks.static_cache_specs`."""
+        return any(spec.name == SEQLENS_K for spec in self.inputs)
 
     @property
     def is_packed(self) -> bool:
