@@ -331,6 +331,9 @@ def graph_outputs(
 
 SEQLENS_K = "seqlens_k"
 """The input of a graph with a static cache that no other graph has."""
+FED_BACK = ("input_ids", "position_ids", SEQLENS_K)
+"""Its inputs that its `next_*` outputs are the next ones of, the first among them all in this order, so that one copy
+brings them there."""
 
 
 def static_cache_specs(
@@ -343,19 +346,19 @@ def static_cache_specs(
     of, and `present.*` are the same arrays with the new tokens in their places. `next_*` are the inputs of a step that
     appends the best token at each of the `logit_positions`, one for each row.
     """
-    mask, positions = "attention_mask", "position_ids"
-    kept = [spec for spec in inputs if spec.name != mask]
-    place = next(i for i, spec in enumerate(kept) if spec.name.startswith(PAST))
-    kept.insert(place, TensorSpec(SEQLENS_K, "int32", ROWS))
+    fed = {spec.name: spec for spec in inputs} | {SEQLENS_K: TensorSpec(SEQLENS_K, "int32", ROWS)}
+    taken = [fed[name] for name in FED_BACK]
+    taken += [spec for spec in inputs if spec.name not in (*FED_BACK, "attention_mask")]
     given = [
         replace(spec, axes=tuple("past_sequence" if axis == "sequence" else axis for axis in spec.axes))
         if spec.name.startswith(PRESENT)
         else spec
         for spec in outputs
     ]
-    following = [TensorSpec(f"{NEXT}{name}", "int64", ("kept", "1")) for name in ("input_ids", positions)]
-    following.append(TensorSpec(f"{NEXT}{SEQLENS_K}", "int32", ROWS))
-    return tuple(kept), (*following, *given)
+    following = [
+        TensorSpec(f"{NEXT}{name}", fed[name].dtype, ROWS if name == SEQLENS_K else ("kept", "1")) for name in FED_BACK
+    ]
+    return tuple(taken), (*following, *given)
 
 
 def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:

@@ -27,7 +27,7 @@ from xlm_export.families.table import names_of
 from xlm_export.onnx_graph.constants import constant
 from xlm_export.onnx_graph.names import WeightNames
 from xlm_export.optimization.attention import heads_of
-from xlm_runtime.tasks import NEXT, PAST, PRESENT, SEQLENS_K
+from xlm_runtime.tasks import FED_BACK, NEXT, PAST, PRESENT, SEQLENS_K
 
 _SPLIT, _PAST_KEYS = [0, 2, 1, 3], [0, 1, 3, 2]
 _PREFIX = "static_cache"
@@ -107,11 +107,11 @@ def fuse_static_cache(model: onnx_ir.Model) -> list[int]:
         OptimizationError: something but attention reads the mask, so that it cannot go.
     """
     graph = model.graph
-    inputs = {value.name: value for value in graph.inputs}
-    place = next(i for i, value in enumerate(graph.inputs) if (value.name or "").startswith(PAST))
+    inputs = {str(value.name): value for value in graph.inputs}
+    first_past = next(value for name, value in inputs.items() if name.startswith(PAST))
     int32 = onnx_ir.TensorType(onnx_ir.DataType.INT32)
-    seqlens = onnx_ir.Value(name=SEQLENS_K, type=int32, shape=onnx_ir.Shape(["batch"]))
-    rule = FuseCachedAttention(names_of(model), seqlens, _total(graph, inputs["input_ids"], graph.inputs[place]))
+    inputs[SEQLENS_K] = seqlens = onnx_ir.Value(name=SEQLENS_K, type=int32, shape=onnx_ir.Shape(["batch"]))
+    rule = FuseCachedAttention(names_of(model), seqlens, _total(graph, inputs["input_ids"], first_past))
     # keys and values are outputs too, so what computes them goes only once these come from the operator
     rewriter.RewriteRule(rule.pattern, rule.rewrite, rule.check, remove_nodes=False).apply_to_model(model)
     _without_masks(graph, inputs[_MASK])
@@ -121,8 +121,7 @@ def fuse_static_cache(model: onnx_ir.Model) -> list[int]:
             value.name = f"{name}.new"
             made.name, made.type, made.shape = name, past.type, past.shape
             graph.outputs[i] = made
-    graph.inputs.insert(place, seqlens)
-    graph.outputs[:0] = _following(graph, inputs, seqlens)
+    graph.outputs[:0] = _following(graph, inputs)
     common.RemoveUnusedNodesPass()(model)
     if any(inputs[_MASK].uses()):
         users = ", ".join(sorted({use.node.op_type for use in inputs[_MASK].uses()}))
@@ -130,7 +129,8 @@ def fuse_static_cache(model: onnx_ir.Model) -> list[int]:
             f"{users} still read {_MASK} behind the pass 'static-cache': the graph is not as this version of xlm-export "
             "writes it. Export the checkpoint again."
         )
-    graph.inputs.remove(inputs[_MASK])
+    first = [inputs[name] for name in FED_BACK]
+    graph.inputs[:] = first + [value for name, value in inputs.items() if name not in (*FED_BACK, _MASK)]
     return rule.layers
 
 
@@ -146,9 +146,7 @@ def _total(graph: onnx_ir.Graph, input_ids: onnx_ir.Value, past: onnx_ir.Value) 
     return total.outputs[0]
 
 
-def _following(
-    graph: onnx_ir.Graph, inputs: dict[str | None, onnx_ir.Value], seqlens: onnx_ir.Value
-) -> list[onnx_ir.Value]:
+def _following(graph: onnx_ir.Graph, inputs: dict[str, onnx_ir.Value]) -> list[onnx_ir.Value]:
     """The outputs that are the next step's inputs."""
     logits = next(value for value in graph.outputs if value.name == "logits")
     one = constant(graph, f"{_PREFIX}.one", np.array([1], np.int64))
@@ -163,17 +161,13 @@ def _following(
     column = onnx_ir.node("Reshape", [inputs["position_ids"], flat])  # (batch · sequence, 1)
     kept = onnx_ir.node("Gather", [column.outputs[0], inputs["logit_positions"]], {"axis": 0})
     position = onnx_ir.node("Add", [kept.outputs[0], one])
-    longer = onnx_ir.node("Add", [seqlens, one32])
+    longer = onnx_ir.node("Add", [inputs[SEQLENS_K], one32])
     nodes += [best, column, kept, position, longer]
     graph.extend(_named(nodes, "next"))
-    shapes = {"input_ids": (best, ["kept", 1]), "position_ids": (position, ["kept", 1]), SEQLENS_K: (longer, ["batch"])}
-    made = []
-    for name, (node, shape) in shapes.items():
-        (value,) = node.outputs
-        value.name = f"{NEXT}{name}"
-        value.shape = onnx_ir.Shape(shape)
-        value.type = onnx_ir.TensorType(onnx_ir.DataType.INT32 if name == SEQLENS_K else onnx_ir.DataType.INT64)
-        made.append(value)
+    made = [node.outputs[0] for node in (best, position, longer)]
+    for name, value in zip(FED_BACK, made, strict=True):
+        value.name, value.type = f"{NEXT}{name}", inputs[name].type
+        value.shape = onnx_ir.Shape(["batch"] if name == SEQLENS_K else ["kept", 1])
     return made
 
 
