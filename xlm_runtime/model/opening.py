@@ -21,7 +21,7 @@ from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
-from xlm_runtime.tasks import LAYOUTS, PAST, find_task
+from xlm_runtime.tasks import LAYOUTS, PAST, SEQLENS_K, find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
@@ -151,7 +151,7 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
         )
     names = [spec.name for spec in graph.inputs]
     past = [name for name in names if name.startswith(PAST)]
-    fed = (*_FED, "position_ids", *past) if past else _FED
+    fed = (*_FED, "position_ids", SEQLENS_K, *past) if past else _FED
     if graph.is_packed:
         fed = (*_FED, *INDEX_INPUTS)
     if bundle.task != "text-generation":  # where transformers gives none either

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ from xlm_runtime.sessions.gpu.planning import (
 )
 from xlm_runtime.tasks import PAST, PRESENT
 
+# Bytes between two outputs that are copied with them rather than spend a further copy.
+_GAP = 1 << 16
+
 # Plans kept; a session sees as many different shapes as there are lengths and batches.
 _MOST_PLANS = 1024
 
@@ -31,8 +34,8 @@ _MOST_PLANS = 1024
 class CallPlan:
     """How a call of the sizes `dims` runs: in which profile, padded to `bucket`, with its arrays where.
 
-    `sent` go to the device in one buffer of `sent_bytes`, `back` come from it in another; past and present keys and
-    values are in neither where they stay on the device.
+    `sent` go to the device in one buffer of `sent_bytes`, `back` come from it in another, by copies of the `spans`, from
+    byte to before byte; past and present keys and values are in neither where they stay on the device.
     """
 
     profile: int
@@ -42,6 +45,7 @@ class CallPlan:
     sent_bytes: int
     back: tuple[Placement, ...]
     back_bytes: int
+    spans: tuple[tuple[int, int], ...]
     calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
 
 
@@ -50,6 +54,10 @@ class Planner:
 
     Args:
         buckets: pad to the sizes of `planning.bucket_size`.
+
+    Attributes:
+        past, present: the tensors of keys and values.
+        static: the executor writes new keys and values into the past's own memory.
 
     Raises:
         EngineError: an output whose shape does not follow from the inputs'.
@@ -70,6 +78,7 @@ class Planner:
         self.past = tuple(tensor for tensor in executor.inputs if tensor.name.startswith(PAST))
         outputs = {tensor.name: tensor for tensor in executor.outputs}
         self.present = tuple(outputs[tensor.name.replace(PAST, PRESENT, 1)] for tensor in self.past)
+        self.static = bool(self.past) and self.present[0].axes == self.past[0].axes
 
     def dims(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of a call's dimensions; raises EngineError for shapes that contradict the graph."""
@@ -128,7 +137,7 @@ class Planner:
         bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
         sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
         back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
-        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)
+        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes, tuple(_spans(back)))
 
     def _work(self, dims: Dims) -> int:
         return sum(tensor.nbytes(dims) for tensor in self._executor.inputs)
@@ -140,3 +149,16 @@ def _places(
     tensors = tuple(tensor for tensor in tensors if tensor not in without)
     regions, size = plan_buffer(tensors, bucket)
     return tuple(Placement.plan(tensor, regions[tensor.name], dims, bucket) for tensor in tensors), size
+
+
+def _spans(places: tuple[Placement, ...]) -> Iterator[tuple[int, int]]:
+    """What to copy of a buffer for the values of these places, which lie in it one behind the other."""
+    start = stop = 0
+    for place in places:
+        offset = place.region.offset
+        if offset - stop > _GAP:
+            yield start, stop
+            start = offset
+        stop = offset + place.used
+    if stop > start:
+        yield start, stop

@@ -19,6 +19,7 @@ _MOST_FREE_BLOCKS = 16
 
 Bytes = NDArray[np.uint8]
 CapturedGraph = NewType("CapturedGraph", object)
+Event = NewType("Event", object)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class OutOfMemoryError(EngineError, MemoryError):
 
 
 class Device(Protocol):
-    """A device and one stream on it. What is enqueued runs in order; only `synchronize` waits for it."""
+    """A device and one stream on it. What is enqueued runs in order; only `synchronize` and `wait` wait for it."""
 
     kind: str
     """ONNX Runtime's name of the kind of device, "cuda"."""
@@ -82,6 +83,22 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all that was enqueued is done.
+
+        Raises:
+            EngineError: something of it failed.
+        """
+        ...
+
+    def event(self) -> Event:
+        """A mark to set on the stream, again and again; it lasts as long as the device."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Set a mark behind what was enqueued so far."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Wait until all before a mark, where it was set last, is done.
 
         Raises:
             EngineError: something of it failed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -23,9 +23,12 @@ from xlm_runtime.sessions.gpu.cache import (
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
 from xlm_runtime.sessions.gpu.executor import Call, Executor
 from xlm_runtime.sessions.gpu.graphs import GraphPool
+from xlm_runtime.sessions.gpu.greedy import GreedyLoop
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
+from xlm_runtime.sessions.gpu.static_cache import StaticDeviceCache
+from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
 
 
@@ -56,6 +59,7 @@ class GpuSession:
         weakref.finalize(self, _close, self._graphs, executor, device)
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
+        self._greedy = GreedyLoop(self, self._planner, self._enqueue, self._in, self._out)
 
     @property
     def past(self) -> tuple[Tensor, ...]:
@@ -72,17 +76,14 @@ class GpuSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Session.run`. A batch that is too large for every profile runs in parts.
 
-        With the `inputs` of a `DeviceCache` the `present.*` stay on the device too, for its `append`.
+        With the `inputs` of a `DeviceCache` the `present.*` stay on the device too, for its `append`. Those of a
+        `StaticDeviceCache` are written in place.
 
         Raises:
             EngineError: wrong shapes, sizes that no profile takes, the device failed, or the process was forked.
             OutOfMemoryError: the device has too little memory.
         """
-        if self._process != os.getpid():
-            raise EngineError(
-                f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
-                "of a fork; open the pipeline in the new process, or start it with multiprocessing's method 'spawn'."
-            )
+        self._check_process()
         with self.lock:
             self.device.activate()
             try:
@@ -99,6 +100,26 @@ class GpuSession:
     def create_cache(self, rows: int, max_length: int) -> DeviceCache:
         """A cache on the device for `rows` sequences of at most `max_length` tokens."""
         return DeviceCache.create(self, rows, max_length)
+
+    def create_static_cache(self, rows: int, max_length: int) -> StaticDeviceCache:
+        """The memory of a static cache for `rows` sequences of at most `max_length` tokens.
+
+        Raises:
+            EngineError: the graph has none.
+            OutOfMemoryError: the device has too little memory.
+        """
+        self._check_static()
+        return StaticDeviceCache.create(self, rows, max_length)
+
+    def greedy(self, inputs: Mapping[str, Array], max_length: int, steps: int) -> Generator[Array, None, None]:
+        """Append the best token to each row, `steps` times, without waiting for the host; see `GreedyLoop.steps`.
+
+        Raises:
+            EngineError: the graph has no static cache; later as `run`.
+        """
+        self._check_process()
+        self._check_static()
+        return self._greedy.steps(inputs, max_length, steps)
 
     def max_rows(self, prompt: int, length: int) -> int | None:
         """See `CachingSession`."""
@@ -123,6 +144,20 @@ class GpuSession:
         heads, head_dim = heads_and_size(self.past[0])
         return SlabLayout(len(self.past), rows, heads, capacity, head_dim * self.past[0].storage.itemsize)
 
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise EngineError(
+                f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
+                "of a fork; open the pipeline in the new process, or start it with multiprocessing's method 'spawn'."
+            )
+
+    def _check_static(self) -> None:
+        if not self._planner.static:
+            raise EngineError(
+                f"'{self._executor.name}' has no static cache; `xlm-export optimize --target onnxruntime-cuda` makes a "
+                "graph that has one, of a causal checkpoint's in half precision."
+            )
+
     def _run(self, plan: CallPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self._in.reserve(plan.sent_bytes)
         self._in.reserve_host(plan.sent_bytes)
@@ -136,8 +171,8 @@ class GpuSession:
         self.device.copy_in(self._in.address, self._in.host[: plan.sent_bytes])
 
         past = next((value for value in inputs.values() if isinstance(value, DeviceArray)), None)
-        present = None
-        if past is not None:
+        present = past if self._planner.static else None
+        if past is not None and present is None:
             layout = self._layout(plan.bucket["batch"], plan.bucket["sequence"])
             block = Block(self.pool, layout.nbytes, zero=False)
             heads, head_dim = heads_and_size(self.past[0])
@@ -152,9 +187,8 @@ class GpuSession:
                 None if present is None else present.slab,
             )
         )
-        for place in plan.back:
-            start = place.region.offset
-            self.device.copy_out(self._out.host[start : start + place.used], self._out.address + start)
+        for start, stop in plan.spans:
+            self.device.copy_out(self._out.host[start:stop], self._out.address + start)
         self.device.synchronize()
         outputs: dict[str, Any] = {place.tensor.name: cut(place, self._out.host) for place in plan.back}
         if present is not None:
