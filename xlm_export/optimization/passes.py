@@ -85,7 +85,7 @@ def _no_static_cache(graph: Graph, config: XLMConfig) -> str | None:
 PASSES = {
     "attention": Pass(fuse_attention, 1, _no_attention),
     "qkv": Pass(lambda model, half: fuse_qkv(model), 1, _no_products),
-    "static-cache": Pass(lambda model, half: fuse_static_cache(model), 1, _no_static_cache),
+    "static-cache": Pass(fuse_static_cache, 1, _no_static_cache),
     "skip-layer-norm": Pass(lambda model, half: fuse_skip_layer_norm(model), 2, _no_skip),
     "bias-gelu": Pass(lambda model, half: fuse_bias_gelu(model), 1, _no_gelu),
 }

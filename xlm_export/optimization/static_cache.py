@@ -38,11 +38,11 @@ _OF_MASKS = ("Cast", "Equal", "Not", "Slice", "Unsqueeze")
 
 
 class FuseCachedAttention(rewriter.RewriteRuleClassBase):
-    """The rule, for graphs in half precision. `seqlens` and `total` are the operator's inputs of these names."""
+    """The rule. `half`: the softmax is in float32, between casts; `seqlens` and `total` are the operator's inputs."""
 
-    def __init__(self, names: WeightNames, seqlens: onnx_ir.Value, total: onnx_ir.Value) -> None:
+    def __init__(self, half: bool, names: WeightNames, seqlens: onnx_ir.Value, total: onnx_ir.Value) -> None:
         super().__init__("FuseCachedAttention")
-        self._names, self._seqlens, self._total = names, seqlens, total
+        self._half, self._names, self._seqlens, self._total = half, names, seqlens, total
         self.layers: list[int] = []
         self.present: dict[str, onnx_ir.Value] = {}
         """output of the graph → what gives it now"""
@@ -54,8 +54,11 @@ class FuseCachedAttention(rewriter.RewriteRuleClassBase):
         value = op.Transpose(op.Reshape(v, shape), perm=_SPLIT, _outputs=["value"])
         new = op.MatMul(query, op.Transpose(key, perm=_PAST_KEYS))
         old = op.MatMul(query, op.Transpose(past_key, perm=_PAST_KEYS))
-        scores = op.Cast(op.Concat(old, new, axis=-1), to=onnx_ir.DataType.FLOAT)
-        weights = op.Cast(op.Softmax(op.Add(scores, mask), axis=-1))
+        scores = op.Concat(old, new, axis=-1)
+        if self._half:
+            weights = op.Cast(op.Softmax(op.Add(op.Cast(scores, to=onnx_ir.DataType.FLOAT), mask), axis=-1))
+        else:
+            weights = op.Softmax(op.Add(scores, mask), axis=-1)
         context = op.Add(
             op.MatMul(op.Slice(weights, a, b, axis, step), past_value),
             op.MatMul(op.Slice(weights, c, d, axis, step), value),
@@ -99,7 +102,7 @@ class FuseCachedAttention(rewriter.RewriteRuleClassBase):
         return context
 
 
-def fuse_static_cache(model: onnx_ir.Model) -> list[int]:
+def fuse_static_cache(model: onnx_ir.Model, half: bool) -> list[int]:
     """Replace each layer's attention, give the graph the inputs and outputs of `tasks.static_cache_specs`, and return
     the layers.
 
@@ -111,7 +114,8 @@ def fuse_static_cache(model: onnx_ir.Model) -> list[int]:
     first_past = next(value for name, value in inputs.items() if name.startswith(PAST))
     int32 = onnx_ir.TensorType(onnx_ir.DataType.INT32)
     inputs[SEQLENS_K] = seqlens = onnx_ir.Value(name=SEQLENS_K, type=int32, shape=onnx_ir.Shape(["batch"]))
-    rule = FuseCachedAttention(names_of(model), seqlens, _total(graph, inputs["input_ids"], first_past))
+    total = _total(graph, inputs["input_ids"], first_past)
+    rule = FuseCachedAttention(half, names_of(model), seqlens, total)
     # keys and values are outputs too, so what computes them goes only once these come from the operator
     rewriter.RewriteRule(rule.pattern, rule.rewrite, rule.check, remove_nodes=False).apply_to_model(model)
     _without_masks(graph, inputs[_MASK])

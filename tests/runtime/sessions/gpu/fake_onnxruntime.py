@@ -9,6 +9,8 @@ from typing import Any
 
 import onnxruntime
 
+from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
+
 NAMES = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -47,7 +49,7 @@ class _Session:
         self._module.graph_ids[options.get_run_config_entry("gpu_graph_id") if options else None] += 1
         if self._module.failure:
             raise RuntimeError(self._module.failure)
-        self._session.run_with_iobinding(binding.real)
+        self._module.cuda.enqueue(lambda: self._session.run_with_iobinding(binding.real))
 
 
 class FakeOnnxRuntime:
@@ -56,7 +58,8 @@ class FakeOnnxRuntime:
     SessionOptions = onnxruntime.SessionOptions
     RunOptions = onnxruntime.RunOptions
 
-    def __init__(self) -> None:
+    def __init__(self, cuda: FakeRuntime) -> None:
+        self.cuda = cuda
         self.starting = list(NAMES)
         self.providers: list[Any] = []
         self.fallback_disabled = False
