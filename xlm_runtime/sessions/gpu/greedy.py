@@ -26,7 +26,7 @@ from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import FED_BACK, NEXT, SEQLENS_K
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Slots:
     """Page-locked memory for the tokens of two steps, and what says that they are there."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,7 @@ class FakeRuntime:
         self.recording: list[Any] | None = None
         self.late = False
         self.pending: list[Any] = []
+        self.turn = RLock()  # of threads that wait while others enqueue
         self.events: dict[int, int] = {}
         """event → how many of the pending steps are before it"""
         self.streams = 0
@@ -102,11 +104,13 @@ class FakeRuntime:
         return *self._done("cudaEventCreateWithFlags"), event
 
     def cudaEventRecord(self, event: int, stream: int) -> tuple[cudaError_t]:
-        self.events[event] = len(self.pending)
+        with self.turn:
+            self.events[event] = len(self.pending)
         return self._done("cudaEventRecord")
 
     def cudaEventSynchronize(self, event: int) -> tuple[cudaError_t]:
-        self._run(self.events[event])
+        with self.turn:
+            self._run(self.events[event])
         return self._done("cudaEventSynchronize")
 
     def cudaEventDestroy(self, event: int) -> tuple[cudaError_t]:
@@ -114,11 +118,12 @@ class FakeRuntime:
         return self._done("cudaEventDestroy")
 
     def _run(self, count: int) -> None:
-        steps, self.pending = self.pending[:count], self.pending[count:]
-        for event, before in self.events.items():
-            self.events[event] = max(before - count, 0)
-        for step in steps:
-            step()
+        with self.turn:
+            steps, self.pending = self.pending[:count], self.pending[count:]
+            for event, before in self.events.items():
+                self.events[event] = max(before - count, 0)
+            for step in steps:
+                step()
 
     def cudaMalloc(self, size: int) -> tuple[cudaError_t, int | None]:
         if self.used + size > self.memory:
@@ -205,7 +210,8 @@ class FakeRuntime:
         if self.recording is not None:
             self.recording.append(step)
         elif self.late:
-            self.pending.append(step)
+            with self.turn:
+                self.pending.append(step)
         else:
             step()
 
