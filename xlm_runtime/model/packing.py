@@ -5,7 +5,8 @@ values to packs, (packs, longest), and gathers what attention makes of them back
 tokens alone. In its last layer it computes only the tokens that its head reads.
 
 Short rows stand in one pack, one behind the other, and do not see each other (Krell et al. 2021, "Efficient sequence
-packing without cross-contamination"). Where a head looks at whole rows, each has a pack for itself.
+packing without cross-contamination"). Where a head looks at whole rows, each has a pack for itself, and so it has in
+graphs for CUDA, whose attention knows the rows by `cumulative_sequence_length`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ INDEX_INPUTS = (
     "kept_index",
     "kept_token_index",
     "kept_padded_index",
+    "token_offset",
+    "cumulative_sequence_length",
 )
 
 
@@ -127,7 +130,7 @@ def pack(
     counts = np.bincount(rows, minlength=mask.size // longest)
     first = counts.cumsum() - counts  # (rows,): each one's first token
     specs = {spec.name: spec for spec in inputs}
-    if specs["padded_index"].axes[0] == "packs":
+    if "padded_index" in specs and specs["padded_index"].axes[0] == "packs":
         starts, shape = _share_packs(counts.tolist(), multiple)
         token_index = (starts - first)[rows] + tokens
     else:
@@ -143,6 +146,8 @@ def pack(
         "padded_index": padded_index,
         "segment_ids": segment_ids,
     }
+    if "token_offset" in specs:
+        arrays |= _row_layout(rows * longest + columns, counts, longest)
     if "kept_index" in specs:
         if _reads_logit_positions(inputs):
             kept = _tokens_at(padded["logit_positions"], rows * longest + columns, mask.shape)
@@ -150,7 +155,9 @@ def pack(
             last = first + counts - 1  # any token for a row without one
             kept = np.minimum(first, len(tokens) - 1) if summary_type == "first" else np.maximum(last, 0)
             kept = kept.reshape(mask.shape[:-1])
-        arrays |= _kept_layout(kept, token_index // shape[-1], padded_index.size // shape[-1])
+        arrays["kept_index"] = kept
+        if "kept_token_index" in specs:
+            arrays |= _kept_layout(kept, token_index // shape[-1], padded_index.size // shape[-1])
     return {name: np.ascontiguousarray(arrays[name]) for name in specs}
 
 
@@ -161,6 +168,8 @@ def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples
         packed: what `pack` returns.
         inputs: the packed graph's.
     """
+    if multiples == Multiples():
+        return dict(packed)
     sizes = {"tokens": len(packed["token_index"]), "longest": packed["padded_index"].shape[-1]}
     added = {
         "tokens": filled_size(sizes["tokens"], multiples.tokens) - sizes["tokens"],
@@ -221,6 +230,25 @@ def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ..
             "padding; a packed graph has logits of real tokens only."
         )
     return tokens
+
+
+def _row_layout(places: NDArray[np.int64], counts: NDArray[np.int64], longest: int) -> dict[str, Array]:
+    """What attention on CUDA reads of the rows.
+
+    Args:
+        places: (tokens,) row · longest + column of each token, in their order.
+        counts: (rows,), each one's tokens.
+
+    Returns:
+        `token_offset` (rows, longest) int32, the places of the tokens and then those of padding, each in order, and
+        `cumulative_sequence_length` (rows + 1,) int32, where each row's tokens begin, and their number.
+    """
+    padding = np.ones(len(counts) * longest, bool)
+    padding[places] = False
+    offsets = np.concatenate((places, np.flatnonzero(padding))).astype(np.int32)
+    bounds = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=bounds[1:])
+    return {"token_offset": offsets.reshape(-1, longest), "cumulative_sequence_length": bounds}
 
 
 def _kept_layout(kept: NDArray[np.int64], pack_of: NDArray[np.int64], packs: int) -> dict[str, Array]:

@@ -14,7 +14,16 @@ from xlm_runtime import XLMConfig
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.batching import PACKED_PLACES, plan_batches
 from xlm_runtime.model.packing import Multiples, fill_up, pack, unpack
-from xlm_runtime.tasks import TASKS, TensorSpec, find_task, graph_inputs, graph_outputs, uses_cache
+from xlm_runtime.tasks import (
+    ROW_INPUTS,
+    TASKS,
+    TensorSpec,
+    cuda_packed_inputs,
+    find_task,
+    graph_inputs,
+    graph_outputs,
+    uses_cache,
+)
 
 FEATURES = find_task("XLMModel")
 CLASSIFIER = find_task("XLMForSequenceClassification")
@@ -129,6 +138,25 @@ def test_kept_positions(lengths: list[int], data: st.DataObject) -> None:
     )
     assert [places[token] for token in packed["kept_index"]] == positions.tolist()
     assert_kept_stand_in_their_lines(packed)
+
+
+@given(masks, st.sampled_from(["first", "last", "mean"]))
+def test_rows_for_cuda(lengths: list[int], summary_type: str) -> None:
+    """Each row stands for itself: its tokens' places, those of padding behind all of them, and where rows begin."""
+    settings = config(summary_type=summary_type)
+    portable = graph_inputs(CLASSIFIER, settings, layout="packed")
+    specs = cuda_packed_inputs(CLASSIFIER, settings, portable)
+    packed = pack(padded(lengths), specs, summary_type)
+    of_rows = {"token_index", "padded_index"} if summary_type == "mean" else {"kept_index"}
+    assert set(packed) == {"input_ids", "position_ids", "langs", *of_rows, *(spec.name for spec in ROW_INPUTS)}
+    mask = padded(lengths)["attention_mask"].reshape(-1)
+    assert packed["token_offset"].shape == (len(lengths), max(lengths))
+    assert packed["token_offset"].reshape(-1).tolist() == [*np.flatnonzero(mask), *np.flatnonzero(mask == 0)]
+    assert packed["cumulative_sequence_length"].tolist() == [sum(lengths[:row]) for row in range(len(lengths) + 1)]
+    assert {packed[spec.name].dtype for spec in ROW_INPUTS} == {np.dtype(np.int32)}
+    theirs = pack(padded(lengths), portable, summary_type)
+    for name in ("input_ids", "position_ids", "langs", *of_rows):
+        assert (packed[name] == theirs[name]).all()
 
 
 def assert_kept_stand_in_their_lines(packed: dict[str, np.ndarray]) -> None:
