@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.providers import Provider
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,8 @@ class GpuOptions:
 
     Args:
         device: number of the CUDA device.
-        cuda_graphs: capture calls and replay them, with inputs padded to a few sizes. By default on for tensorrt, off
-            for cuda; tensorrt-ep has none.
+        cuda_graphs: capture calls and replay them, with inputs filled up to a few sizes. By default on for tensorrt
+            and, with cuda, for graphs that were rewritten for it; tensorrt-ep has none.
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
@@ -36,3 +37,13 @@ class GpuOptions:
             raise InputError(f"max_graphs is {self.max_graphs}; expected a positive number (or cuda_graphs=False).")
         if not self.profiles or min(min(pair) for pair in self.profiles) < 1:
             raise InputError(f"profiles is {self.profiles}; expected pairs of a largest batch and a largest sequence.")
+
+    def captures(self, provider: Provider, target: str | None) -> bool:
+        """Whether calls of a graph are captured.
+
+        Args:
+            target: what the graph was rewritten for.
+        """
+        if self.cuda_graphs is None:
+            return provider.reads_engines or (provider.follows_target and target is not None)
+        return self.cuda_graphs
