@@ -292,8 +292,9 @@ def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> 
     return tuple(inputs)
 
 
+TOKEN_OFFSET = "token_offset"
 ROW_INPUTS = (
-    TensorSpec("token_offset", "int32", ("rows", "longest")),
+    TensorSpec(TOKEN_OFFSET, "int32", ("rows", "longest")),
     TensorSpec("cumulative_sequence_length", "int32", ("row_bounds",)),
 )
 """What attention of a packed graph for CUDA reads in place of `segment_ids`: where the tokens of each row stand."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import TOKEN_OFFSET, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Graph:
     @property
     def is_packed(self) -> bool:
         return self.layout == "packed"
+
+    @property
+    def tells_rows(self) -> bool:
+        """Whether it is packed and its attention knows where rows begin, so that it takes tokens that no row has."""
+        return any(spec.name == TOKEN_OFFSET for spec in self.inputs)
 
     @property
     def is_portable(self) -> bool:

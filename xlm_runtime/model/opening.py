@@ -108,7 +108,7 @@ def open_model(
     except (EngineError, BundleError):
         weights_check.get().result()  # a damaged file is the better explanation
         raise
-    captured = (gpu or GpuOptions()).captures(row, chosen.graph.target)
+    captured = (gpu or GpuOptions()).captures(row, chosen.graph)
     filling = row.filling if captured or not row.on_gpu else NOT_FILLED
     session = padded_session(session, bundle, chosen.graph, filling)
     if find_task(bundle.architecture, task).kept == "logit_positions" and "logit_positions" not in session.input_names:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from xlm_runtime.errors import EngineError
+from xlm_runtime.filled_sizes import CAPTURED_TOKENS
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
-from xlm_runtime.sessions.gpu.padding import Placement
+from xlm_runtime.sessions.gpu.memory import Bytes
+from xlm_runtime.sessions.gpu.padding import Placement, view
 from xlm_runtime.sessions.gpu.planning import (
     ANY_SHAPE,
     NOTHING,
@@ -21,10 +24,14 @@ from xlm_runtime.sessions.gpu.planning import (
     plan_buffer,
     read_dims,
 )
+from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
 
 # Plans kept; a session sees as many different shapes as there are lengths and batches.
 _MOST_PLANS = 1024
+
+# Bytes of a call's outputs up to which they come back in one copy, padded places included.
+_ONE_COPY = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +49,38 @@ class CallPlan:
     sent_bytes: int
     back: tuple[Placement, ...]
     back_bytes: int
+    captured: bool = True
+    """whether it is worth a CUDA graph, where calls are captured"""
     calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    _views: dict[str, tuple[Bytes, tuple[Array, ...]]] = field(default_factory=dict)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """Offsets and sizes of what is copied back: one piece where that is little, since a copy takes some 5 µs."""
+        if len(self.back) > 1 and self.back_bytes <= _ONE_COPY:
+            return ((0, self.back_bytes),)
+        return tuple((place.region.offset, place.used) for place in self.back)
+
+    def sent_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `sent` in the host's buffer; the same arrays for the same buffer."""
+        return self._viewed("sent", self.sent, buffer)
+
+    def back_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `back` in the host's buffer."""
+        return self._viewed("back", self.back, buffer)
+
+    def _viewed(self, name: str, places: tuple[Placement, ...], buffer: Bytes) -> tuple[Array, ...]:
+        known = self._views.get(name)
+        if known is None or known[0] is not buffer:
+            known = self._views[name] = buffer, tuple(view(place, buffer) for place in places)
+        return known[1]
 
 
 class Planner:
     """Plans of an executor's calls, remembered by shape.
 
     Args:
-        buckets: pad to the sizes of `planning.bucket_size`.
+        buckets: pad to the sizes of `planning.bucket_size`, but for packed batches of more than `CAPTURED_TOKENS`.
 
     Raises:
         EngineError: an output whose shape does not follow from the inputs'.
@@ -125,10 +156,11 @@ class Planner:
     def _make(self, dims: Dims, staying: bool, layout: SlabLayout | None) -> CallPlan:
         fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
         profile = choose_profile(self._profiles, dims, self._work, fixed)
-        bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
+        captured = self._buckets and dims.get("tokens", 0) <= CAPTURED_TOKENS
+        bucket = bucket_dims(dims, profile, fixed) if captured else {**profile.raised(dims), **fixed}
         sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
         back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
-        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)
+        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes, captured)
 
     def _work(self, dims: Dims) -> int:
         return sum(tensor.nbytes(dims) for tensor in self._executor.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xlm_runtime.bundle.graph import Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.providers import Provider
 
@@ -38,12 +39,13 @@ class GpuOptions:
         if not self.profiles or min(min(pair) for pair in self.profiles) < 1:
             raise InputError(f"profiles is {self.profiles}; expected pairs of a largest batch and a largest sequence.")
 
-    def captures(self, provider: Provider, target: str | None) -> bool:
+    def captures(self, provider: Provider, graph: Graph | None) -> bool:
         """Whether calls of a graph are captured.
 
         Args:
-            target: what the graph was rewritten for.
+            graph: its entry in a bundle, where that is known.
         """
-        if self.cuda_graphs is None:
-            return provider.reads_engines or (provider.follows_target and target is not None)
-        return self.cuda_graphs
+        if self.cuda_graphs is not None:
+            return self.cuda_graphs
+        rewritten = graph is not None and graph.target is not None and (graph.tells_rows or not graph.is_packed)
+        return provider.reads_engines or (provider.follows_target and rewritten)

@@ -58,7 +58,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime) -> FakeTensorRT
 
 @pytest.fixture
 def onnxruntime_gpu(monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime) -> FakeOnnxRuntime:
-    module = FakeOnnxRuntime()
+    module = FakeOnnxRuntime(cuda)
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     return module
 
