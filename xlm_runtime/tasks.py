@@ -294,6 +294,28 @@ def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> 
     return tuple(inputs)
 
 
+TOKEN_OFFSET = "token_offset"
+ROW_INPUTS = (
+    TensorSpec(TOKEN_OFFSET, "int32", ("rows", "longest")),
+    TensorSpec("cumulative_sequence_length", "int32", ("row_bounds",)),
+)
+"""What attention of a packed graph for CUDA reads in place of `segment_ids`: where the tokens of each row stand."""
+_ROW_LAYOUT = ("token_index", "padded_index")
+
+
+def cuda_packed_inputs(task: Task, config: XLMConfig, packed: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The inputs of a packed graph that was rewritten for CUDA: attention there tells rows apart by `ROW_INPUTS`.
+
+    A row is a sequence, and stands for itself: batch · num_choices of them for multiple choice. Heads that look at
+    whole rows have their indices as before; others read no places.
+
+    Args:
+        packed: the portable graph's inputs, see `graph_inputs`.
+    """
+    gone = {"segment_ids", "kept_token_index", "kept_padded_index", *(() if reads_rows(task, config) else _ROW_LAYOUT)}
+    return (*(spec for spec in packed if spec.name not in gone), *ROW_INPUTS)
+
+
 def graph_outputs(
     task: Task,
     config: XLMConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime.tasks import SEQLENS_K, TensorSpec
+from xlm_runtime.tasks import SEQLENS_K, TOKEN_OFFSET, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Graph:
     @property
     def is_packed(self) -> bool:
         return self.layout == "packed"
+
+    @property
+    def tells_rows(self) -> bool:
+        """Whether it is packed and its attention knows where rows begin, so that it takes tokens that no row has."""
+        return any(spec.name == TOKEN_OFFSET for spec in self.inputs)
 
     @property
     def is_portable(self) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from xlm_runtime.errors import EngineError
+from xlm_runtime.filled_sizes import CAPTURED_TOKENS
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
-from xlm_runtime.sessions.gpu.padding import Placement
+from xlm_runtime.sessions.gpu.memory import Bytes
+from xlm_runtime.sessions.gpu.padding import Placement, view
 from xlm_runtime.sessions.gpu.planning import (
     ANY_SHAPE,
     NOTHING,
@@ -21,21 +24,22 @@ from xlm_runtime.sessions.gpu.planning import (
     plan_buffer,
     read_dims,
 )
+from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
-
-# Bytes between two outputs that are copied with them rather than spend a further copy.
-_GAP = 1 << 16
 
 # Plans kept; a session sees as many different shapes as there are lengths and batches.
 _MOST_PLANS = 1024
+
+# Bytes between two outputs that come back with them rather than spend a copy more.
+_GAP = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class CallPlan:
     """How a call of the sizes `dims` runs: in which profile, padded to `bucket`, with its arrays where.
 
-    `sent` go to the device in one buffer of `sent_bytes`, `back` come from it in another, by copies of the `spans`, from
-    byte to before byte; past and present keys and values are in neither where they stay on the device.
+    `sent` go to the device in one buffer of `sent_bytes`, `back` come from it in another; past and present keys and
+    values are in neither where they stay on the device.
     """
 
     profile: int
@@ -45,15 +49,42 @@ class CallPlan:
     sent_bytes: int
     back: tuple[Placement, ...]
     back_bytes: int
-    spans: tuple[tuple[int, int], ...]
+    captured: bool = True
+    """whether it is worth a CUDA graph, where calls are captured"""
     calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    _views: dict[str, tuple[Bytes, tuple[Array, ...]]] = field(default_factory=dict)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """Offsets and sizes of what is copied back: one piece where little lies between, since a copy takes some 5 µs."""
+        pieces: list[tuple[int, int]] = []
+        for place in self.back:
+            start, end = place.region.offset, place.region.offset + place.used
+            if pieces and start - sum(pieces[-1]) <= _GAP:
+                start, _ = pieces.pop()
+            pieces.append((start, end - start))
+        return tuple(pieces)
+
+    def sent_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `sent` in the host's buffer; the same arrays for the same buffer."""
+        return self._viewed("sent", self.sent, buffer)
+
+    def back_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `back` in the host's buffer."""
+        return self._viewed("back", self.back, buffer)
+
+    def _viewed(self, name: str, places: tuple[Placement, ...], buffer: Bytes) -> tuple[Array, ...]:
+        known = self._views.get(name)
+        if known is None or known[0] is not buffer:
+            known = self._views[name] = buffer, tuple(view(place, buffer) for place in places)
+        return known[1]
 
 
 class Planner:
     """Plans of an executor's calls, remembered by shape.
 
     Args:
-        buckets: pad to the sizes of `planning.bucket_size`.
+        buckets: pad to the sizes of `planning.bucket_size`, but for packed batches of more than `CAPTURED_TOKENS`.
 
     Attributes:
         past, present: the tensors of keys and values.
@@ -134,10 +165,11 @@ class Planner:
     def _make(self, dims: Dims, staying: bool, layout: SlabLayout | None) -> CallPlan:
         fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
         profile = choose_profile(self._profiles, dims, self._work, fixed)
-        bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
+        captured = self._buckets and dims.get("tokens", 0) <= CAPTURED_TOKENS
+        bucket = bucket_dims(dims, profile, fixed) if captured else {**profile.raised(dims), **fixed}
         sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
         back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
-        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes, tuple(_spans(back)))
+        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes, captured)
 
     def _work(self, dims: Dims) -> int:
         return sum(tensor.nbytes(dims) for tensor in self._executor.inputs)
@@ -150,15 +182,3 @@ def _places(
     regions, size = plan_buffer(tensors, bucket)
     return tuple(Placement.plan(tensor, regions[tensor.name], dims, bucket) for tensor in tensors), size
 
-
-def _spans(places: tuple[Placement, ...]) -> Iterator[tuple[int, int]]:
-    """What to copy of a buffer for the values of these places, which lie in it one behind the other."""
-    start = stop = 0
-    for place in places:
-        offset = place.region.offset
-        if offset - stop > _GAP:
-            yield start, stop
-            start = offset
-        stop = offset + place.used
-    if stop > start:
-        yield start, stop

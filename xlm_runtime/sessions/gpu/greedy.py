@@ -27,32 +27,35 @@ from xlm_runtime.tasks import FED_BACK, NEXT, SEQLENS_K
 
 
 @dataclass(frozen=True, eq=False)
-class _Slots:
+class TokenSlots:
     """Page-locked memory for the tokens of two steps, and what says that they are there."""
 
     tokens: tuple[Bytes, Bytes]
     ready: tuple[Event, Event]
 
     @classmethod
-    def create(cls, device: Device, nbytes: int) -> _Slots:
+    def create(cls, device: Device, nbytes: int) -> TokenSlots:
         return cls((device.host_buffer(nbytes), device.host_buffer(nbytes)), (device.event(), device.event()))
 
 
+@dataclass(frozen=True)
 class GreedyLoop:
-    """The loops of one session; several may be under way at once, each with memory of its own.
+    """The loop, with what it needs of a session; several may be under way at once, each with memory of its own.
 
     Args:
         space: the session, whose lock is held while something is enqueued.
-        enqueue: runs a call.
-        sent, back: the session's buffers, which hold the prompts.
+        enqueue: runs a plan's call.
+        reserve: makes room for a plan's arrays in `sent` and `back`, the session's buffers, which hold the prompts.
+        idle: slots that no loop is using.
     """
 
-    def __init__(
-        self, space: CacheSpace, planner: Planner, enqueue: Callable[[Call], None], sent: Arena, back: Arena
-    ) -> None:
-        self._space, self._planner, self._enqueue = space, planner, enqueue
-        self._in, self._out = sent, back
-        self._idle: list[_Slots] = []
+    space: CacheSpace
+    planner: Planner
+    enqueue: Callable[[CallPlan, Call], None]
+    reserve: Callable[[CallPlan], None]
+    sent: Arena
+    back: Arena
+    idle: list[TokenSlots]
 
     def steps(self, inputs: Mapping[str, Array], max_length: int, steps: int) -> Generator[Array, None, None]:
         """(rows,) int64, the best token behind each row, and then behind each row with it, `steps` times in all.
@@ -70,17 +73,17 @@ class GreedyLoop:
             OutOfMemoryError: the device has too little memory.
         """
         rows = len(inputs["input_ids"])
-        device = self._space.device
-        with self._space.lock:
+        device = self.space.device
+        with self.space.lock:
             device.activate()
-            layout = self._space.cache_layout(rows, max_length)
-            cache = StaticDeviceCache.create(self._space, layout.rows, max_length)
+            layout = self.space.cache_layout(rows, max_length)
+            cache = StaticDeviceCache.create(self.space, layout.rows, max_length)
             cache.grown(_with_rows(inputs, layout.rows)[SEQLENS_K] + steps)  # whether all of them have room
             slots = self._take_slots(layout.rows * 8)
         try:
-            with self._space.lock:
+            with self.space.lock:
                 device.activate()
-                step = _Step(self._space, self._planner, cache, inputs)
+                step = _Step(self.space, self.planner, cache, inputs)
                 self._begin(_with_rows(inputs, layout.rows), cache, step)
                 step.read_tokens(device, slots, 0)
                 if steps > 1:
@@ -88,43 +91,41 @@ class GreedyLoop:
                 device.wait(slots.ready[0])  # the session's buffers are free again
             for i in range(steps):
                 if 0 < i < steps - 1:
-                    with self._space.lock:
+                    with self.space.lock:
                         device.activate()
                         self._go_on(step, slots, i + 1)
                 device.wait(slots.ready[i % 2])
                 yield slots.tokens[i % 2][: rows * 8].view(np.int64).copy()
         finally:
-            self._idle.append(slots)  # what is under way into them comes before what their next user enqueues
+            self.idle.append(slots)  # what is under way into them comes before what their next user enqueues
 
-    def _take_slots(self, nbytes: int) -> _Slots:
-        for slots in self._idle:
+    def _take_slots(self, nbytes: int) -> TokenSlots:
+        for slots in self.idle:
             if slots.tokens[0].nbytes >= nbytes:
-                self._idle.remove(slots)
+                self.idle.remove(slots)
                 return slots
-        return _Slots.create(self._space.device, nbytes)
+        return TokenSlots.create(self.space.device, nbytes)
 
     def _begin(self, inputs: Mapping[str, Array], cache: StaticDeviceCache, step: _Step) -> None:
         """Enqueue the prompts, behind which all is in place for the first step."""
-        device, plan = self._space.device, self._planner.plan({**inputs, **cache.inputs})
-        sent = aligned(plan.sent_bytes)
-        self._in.reserve(sent)
-        self._in.reserve_host(sent + step.plan.sent_bytes)
-        self._out.reserve(plan.back_bytes)
-        for place in plan.sent:
-            fill(place, inputs[place.tensor.name], self._in.host)
-        device.copy_in(self._in.address, self._in.host[: plan.sent_bytes])
-        host = self._in.host[sent : sent + step.plan.sent_bytes]
-        for place in step.plan.sent:
-            fill(place, step.inputs[place.tensor.name], host)
+        device, plan = self.space.device, self.planner.plan({**inputs, **cache.inputs})
+        end = aligned(plan.sent_bytes)
+        self.reserve(plan)
+        self.sent.reserve_host(end + step.plan.sent_bytes)
+        host = self.sent.host[end : end + step.plan.sent_bytes]
+        for each, arrays, buffer in ((plan, inputs, self.sent.host), (step.plan, step.inputs, host)):
+            for place, region in zip(each.sent, each.sent_views(buffer), strict=True):
+                fill(place, arrays[place.tensor.name], region)
+        device.copy_in(self.sent.address, self.sent.host[: plan.sent_bytes])
         device.copy_in(step.sent, host)
-        self._enqueue(self._planner.call(plan, self._in.address, self._out.address, cache.slab, cache.slab))
-        step.feed_back(device, plan, self._out.address)
+        self.enqueue(plan, self.planner.call(plan, self.sent.address, self.back.address, cache.slab, cache.slab))
+        step.feed_back(device, plan, self.back.address)
 
-    def _go_on(self, step: _Step, slots: _Slots, number: int) -> None:
+    def _go_on(self, step: _Step, slots: TokenSlots, number: int) -> None:
         """Enqueue a step, and what brings its tokens to the host and to the next one."""
-        self._enqueue(step.call)
-        step.feed_back(self._space.device, step.plan, step.back)
-        step.read_tokens(self._space.device, slots, number)
+        self.enqueue(step.plan, step.call)
+        step.feed_back(self.space.device, step.plan, step.back)
+        step.read_tokens(self.space.device, slots, number)
 
 
 class _Step:
@@ -166,7 +167,7 @@ class _Step:
         for source, target, size in copies:
             device.copy(Copy2D(target, size, source, size, size, 1))
 
-    def read_tokens(self, device: Device, slots: _Slots, number: int) -> None:
+    def read_tokens(self, device: Device, slots: TokenSlots, number: int) -> None:
         """Copy the tokens that this step is to begin with to the host, as those of step `number`."""
         place = _places(self.plan.sent)[FED_BACK[0]]
         target = slots.tokens[number % 2][: place.region.size]

@@ -17,6 +17,9 @@ from xlm_runtime.errors import EngineError
 # Blocks kept for reuse: two caches and the new tokens, in a few sizes.
 _MOST_FREE_BLOCKS = 16
 
+# A buffer's first size: ids and indices of the largest batch that is captured fit, and no graph is lost as it grows.
+_LEAST_ARENA = 1 << 20
+
 Bytes = NDArray[np.uint8]
 CapturedGraph = NewType("CapturedGraph", object)
 Event = NewType("Event", object)
@@ -121,8 +124,8 @@ class Device(Protocol):
 class Arena:
     """A buffer on the device, and beside it one in page-locked host memory for what goes there or comes back.
 
-    Both grow when more is needed. The device's does so only where no profile said what the most is; its address
-    changes then.
+    Both grow when more is needed, to twice their size or more. The device's does so only where no profile said what the
+    most is; its address changes then.
     """
 
     def __init__(self, device: Device, size: int) -> None:
@@ -130,12 +133,12 @@ class Arena:
         self.host = device.host_buffer(0)
         self.size = 0
         self.address = 0
-        self.reserve(max(size, 1))
+        self.reserve(max(size, _LEAST_ARENA))
 
     def reserve(self, size: int) -> None:
         """Make room for `size` bytes on the device."""
         if size > self.size:
-            grown = max(size, self.size + self.size // 2)
+            grown = max(size, 2 * self.size)
             if self.size:
                 self._device.synchronize()
                 self._device.free(self.address)
@@ -147,7 +150,7 @@ class Arena:
         """Make room for `size` bytes on the host; what was there is lost, and nothing of it may be under way."""
         if size > self.host.nbytes:
             self._device.free_host(self.host)
-            self.host = self._device.host_buffer(max(size, self.host.nbytes + self.host.nbytes // 2))
+            self.host = self._device.host_buffer(max(size, 2 * self.host.nbytes))
 
 
 class BlockPool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -23,7 +23,7 @@ from xlm_runtime.sessions.gpu.cache import (
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
 from xlm_runtime.sessions.gpu.executor import Call, Executor
 from xlm_runtime.sessions.gpu.graphs import GraphPool
-from xlm_runtime.sessions.gpu.greedy import GreedyLoop
+from xlm_runtime.sessions.gpu.greedy import GreedyLoop, TokenSlots
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
@@ -41,7 +41,7 @@ class GpuSession:
     Args:
         executor, device: both belong to the session from here on.
         buckets: pad calls to the sizes of `planning.bucket_size`, so that few different ones occur.
-        graphs: most CUDA graphs to capture; 0 for an executor that captures by itself, or none at all.
+        graphs: most CUDA graphs to capture; 0 for none.
 
     Raises:
         OutOfMemoryError: the device has too little memory.
@@ -55,11 +55,10 @@ class GpuSession:
         self._executor = executor
         self._planner = Planner(executor, buckets=buckets)
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
-        self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
         weakref.finalize(self, _close, self._graphs, executor, device)
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
-        self._greedy = GreedyLoop(self, self._planner, self._enqueue, self._in, self._out)
+        self._idle: list[TokenSlots] = []
 
     @property
     def past(self) -> tuple[Tensor, ...]:
@@ -119,7 +118,8 @@ class GpuSession:
         """
         self._check_process()
         self._check_static()
-        return self._greedy.steps(inputs, max_length, steps)
+        loop = GreedyLoop(self, self._planner, self._enqueue, self._reserve, self._in, self._out, self._idle)
+        return loop.steps(inputs, max_length, steps)
 
     def max_rows(self, prompt: int, length: int) -> int | None:
         """See `CachingSession`."""
@@ -159,15 +159,12 @@ class GpuSession:
             )
 
     def _run(self, plan: CallPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        self._in.reserve(plan.sent_bytes)
-        self._in.reserve_host(plan.sent_bytes)
-        self._out.reserve(plan.back_bytes)
-        self._out.reserve_host(plan.back_bytes)
-        for place in plan.sent:
+        self._reserve(plan)
+        for place, region in zip(plan.sent, plan.sent_views(self._in.host), strict=True):
             value = inputs[place.tensor.name]
             if isinstance(value, DeviceArray):  # an empty past
                 value = np.zeros(value.shape, place.tensor.storage)
-            fill(place, value, self._in.host)
+            fill(place, value, region)
         self.device.copy_in(self._in.address, self._in.host[: plan.sent_bytes])
 
         past = next((value for value in inputs.values() if isinstance(value, DeviceArray)), None)
@@ -178,22 +175,40 @@ class GpuSession:
             heads, head_dim = heads_and_size(self.past[0])
             shape = (plan.dims["batch"], heads, plan.dims["sequence"], head_dim)
             present = DeviceArray(shape, Slab(block.address, layout), block)
-        self._enqueue(
-            self._planner.call(
-                plan,
-                self._in.address,
-                self._out.address,
-                None if past is None else past.slab,
-                None if present is None else present.slab,
-            )
+        call = self._planner.call(
+            plan,
+            self._in.address,
+            self._out.address,
+            None if past is None else past.slab,
+            None if present is None else present.slab,
         )
-        for start, stop in plan.spans:
-            self.device.copy_out(self._out.host[start:stop], self._out.address + start)
+        self._enqueue(plan, call)
+        for start, size in plan.pieces:
+            self.device.copy_out(self._out.host[start : start + size], self._out.address + start)
         self.device.synchronize()
-        outputs: dict[str, Any] = {place.tensor.name: cut(place, self._out.host) for place in plan.back}
+        regions = plan.back_views(self._out.host)
+        outputs: dict[str, Any] = {
+            place.tensor.name: cut(place, region) for place, region in zip(plan.back, regions, strict=True)
+        }
         if present is not None:
             outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
         return outputs
+
+    def _enqueue(self, plan: CallPlan, call: Call) -> None:
+        if self._graphs is not None and plan.captured:
+            self._graphs.enqueue(call)
+        else:
+            self._executor.enqueue(call)
+
+    def _reserve(self, plan: CallPlan) -> None:
+        """Make room for a call. Where a buffer on the device moves, no graph will be asked for again."""
+        addresses = self._in.address, self._out.address
+        self._in.reserve(plan.sent_bytes)
+        self._in.reserve_host(plan.sent_bytes)
+        self._out.reserve(plan.back_bytes)
+        self._out.reserve_host(plan.back_bytes)
+        if self._graphs is not None and addresses != (self._in.address, self._out.address):
+            self._graphs.clear()
 
 
 def _small(tensors: Sequence[Tensor]) -> list[Tensor]:
