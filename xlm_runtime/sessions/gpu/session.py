@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -21,7 +21,7 @@ from xlm_runtime.sessions.gpu.cache import (
     heads_and_size,
 )
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
-from xlm_runtime.sessions.gpu.executor import Executor
+from xlm_runtime.sessions.gpu.executor import Call, Executor
 from xlm_runtime.sessions.gpu.graphs import GraphPool
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
@@ -52,6 +52,7 @@ class GpuSession:
         self._executor = executor
         self._planner = Planner(executor, buckets=buckets)
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
+        self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
         weakref.finalize(self, _close, self._graphs, executor, device)
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
@@ -146,10 +147,7 @@ class GpuSession:
             None if past is None else past.slab,
             None if present is None else present.slab,
         )
-        if self._graphs is not None and plan.captured:
-            self._graphs.enqueue(call)
-        else:
-            self._executor.enqueue(call)
+        self._enqueue(call)
         for start, size in plan.pieces:
             self.device.copy_out(self._out.host[start : start + size], self._out.address + start)
         self.device.synchronize()
