@@ -147,7 +147,7 @@ def pack(
         "segment_ids": segment_ids,
     }
     if "token_offset" in specs:
-        arrays |= _row_layout(rows * longest + columns, counts, longest)
+        arrays |= _row_layout(counts, longest)
     if "kept_index" in specs:
         if _reads_logit_positions(inputs):
             kept = _tokens_at(padded["logit_positions"], rows * longest + columns, mask.shape)
@@ -232,20 +232,19 @@ def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ..
     return tokens
 
 
-def _row_layout(places: NDArray[np.int64], counts: NDArray[np.int64], longest: int) -> dict[str, Array]:
-    """What attention on CUDA reads of the rows.
+def _row_layout(counts: NDArray[np.int64], longest: int) -> dict[str, Array]:
+    """What attention on CUDA reads of the rows: there each one's tokens stand from its first place on.
 
     Args:
-        places: (tokens,) row · longest + column of each token, in their order.
         counts: (rows,), each one's tokens.
 
     Returns:
-        `token_offset` (rows, longest) int32, the places of the tokens and then those of padding, each in order, and
-        `cumulative_sequence_length` (rows + 1,) int32, where each row's tokens begin, and their number.
+        `token_offset` (rows, longest) int32, the places of the tokens, row · longest + column, and then those of
+        padding, each in order; and `cumulative_sequence_length` (rows + 1,) int32, where each row's tokens begin, and
+        their number.
     """
-    padding = np.ones(len(counts) * longest, bool)
-    padding[places] = False
-    offsets = np.concatenate((places, np.flatnonzero(padding))).astype(np.int32)
+    real = (np.arange(longest) < counts[:, None]).reshape(-1)
+    offsets = np.concatenate((np.flatnonzero(real), np.flatnonzero(~real))).astype(np.int32)
     bounds = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=bounds[1:])
     return {"token_offset": offsets.reshape(-1, longest), "cumulative_sequence_length": bounds}
