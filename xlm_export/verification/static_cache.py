@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,17 @@ from xlm_runtime.tasks import NEXT, PAST, PRESENT, SEQLENS_K
 _ROOM, _JUNK = 3, 1e3  # places behind the longest row, and what stands there
 
 
-def prompt_and_steps(case: GenerationCase) -> GenerationCase | None:
-    """The case as one prompt with a token or more in each row, and steps of one token; None where a row has none."""
-    padding = (case.inputs["attention_mask"] == 0).sum(axis=1)
-    total = case.inputs["attention_mask"].shape[1]
-    first = min(max(case.pieces[0], int(padding.max()) + 1), total)
-    return replace(case, pieces=(first, *[1] * (total - first))) if padding.max() < total else None
+def prompts_and_steps(cases: Iterable[GenerationCase]) -> list[GenerationCase]:
+    """The cases as one prompt with a token or more in each row, and steps of one token; without those in which a row
+    has none."""
+    found = []
+    for case in cases:
+        padding = (case.inputs["attention_mask"] == 0).sum(axis=1)
+        total = case.inputs["attention_mask"].shape[1]
+        if padding.max() < total:
+            first = min(max(case.pieces[0], int(padding.max()) + 1), total)
+            found.append(replace(case, pieces=(first, *[1] * (total - first))))
+    return found
 
 
 def run_beside(
@@ -29,7 +34,7 @@ def run_beside(
     the same shapes, and (batch,) bool, whether its `next_*` are a best token, its place and one token more.
 
     Args:
-        case: see `prompt_and_steps`.
+        case: one of `prompts_and_steps`.
     """
     steps = zip(
         run_case(reference, case, lambda mask: np.arange(1, len(mask) + 1) * mask.shape[1] - 1),

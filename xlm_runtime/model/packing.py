@@ -12,9 +12,9 @@ graphs for CUDA, whose attention knows the rows by `cumulative_sequence_length`.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,10 @@ INDEX_INPUTS = (
     "cumulative_sequence_length",
 )
 
-# Packings kept, of batches of at most so many places: to make one takes as long as all else that the host does for a
-# small batch, and they take at most some 25 MB.
-_MOST_PACKINGS = 256
-_MOST_PLACES = 2048
+# Packings kept, of batches of at most so many places: to make one takes longer than all else that a session on a GPU
+# does for a call. A place takes some 20 bytes, so they take 40 MB at the very most.
+_MOST_PACKINGS = 128
+_MOST_PLACES = 16384
 
 
 class PackedSession:
@@ -66,9 +66,8 @@ class PackedSession:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
-        self._summary_type = summary_type
-        self._filling = filling
-        self._packings: OrderedDict[tuple[tuple[int, ...], bytes], Packing] = OrderedDict()
+        self._plan = partial(plan_packing, inputs=inputs, summary_type=summary_type, filling=filling)
+        self._remembered = _remember(self._plan)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -79,20 +78,19 @@ class PackedSession:
         return self._session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        packing = self._packing(inputs["attention_mask"] != 0)
+        mask = inputs["attention_mask"] != 0
+        packing = self._plan(mask) if mask.size > _MOST_PLACES else self._remembered(mask.shape, mask.tobytes())
         return packing.unpack(self._session.run(packing.pack(inputs)), self._outputs)
 
-    def _packing(self, mask: NDArray[np.bool_]) -> Packing:
-        """That of a mask, which calls with rows of the same lengths share. Threads may make one twice."""
-        if mask.size > _MOST_PLACES:
-            return plan_packing(mask, self._inputs, self._summary_type, self._filling)
-        key = mask.shape, mask.tobytes()
-        packing = self._packings.get(key)
-        if packing is None:
-            packing = self._packings[key] = plan_packing(mask, self._inputs, self._summary_type, self._filling)
-            if len(self._packings) > _MOST_PACKINGS:
-                self._packings.popitem(last=False)
-        return packing
+
+def _remember(plan: Callable[[NDArray[np.bool_]], Packing]) -> Callable[[tuple[int, ...], bytes], Packing]:
+    """`plan` of a mask's shape and bytes, which batches with rows of the same lengths share."""
+
+    @lru_cache(_MOST_PACKINGS)
+    def remembered(shape: tuple[int, ...], values: bytes) -> Packing:
+        return plan(np.frombuffer(values, bool).reshape(shape))
+
+    return remembered
 
 
 def padded_names(inputs: Sequence[TensorSpec]) -> tuple[str, ...]:

@@ -157,6 +157,8 @@ def test_rows_for_cuda(lengths: list[int], summary_type: str) -> None:
     assert packed["token_offset"].reshape(-1).tolist() == [*np.flatnonzero(mask), *np.flatnonzero(mask == 0)]
     assert packed["cumulative_sequence_length"].tolist() == [sum(lengths[:row]) for row in range(len(lengths) + 1)]
     assert {packed[spec.name].dtype for spec in ROW_INPUTS} == {np.dtype(np.int32)}
+    from_the_right = padded(lengths) | {"attention_mask": padded(lengths)["attention_mask"][:, ::-1]}
+    assert (pack(from_the_right, specs, summary_type)["token_offset"] == packed["token_offset"]).all()
     theirs = pack(padded(lengths), portable, summary_type)
     for name in ("input_ids", "position_ids", "langs", *of_rows):
         assert (packed[name] == theirs[name]).all()

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.filled_sizes import CAPTURED_TOKENS
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
 from xlm_runtime.sessions.gpu.memory import Bytes
@@ -49,8 +48,6 @@ class CallPlan:
     sent_bytes: int
     back: tuple[Placement, ...]
     back_bytes: int
-    captured: bool = True
-    """whether it is worth a CUDA graph, where calls are captured"""
     calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
     _views: dict[str, tuple[Bytes, tuple[Array, ...]]] = field(default_factory=dict)
 
@@ -84,7 +81,7 @@ class Planner:
     """Plans of an executor's calls, remembered by shape.
 
     Args:
-        buckets: pad to the sizes of `planning.bucket_size`, but for packed batches of more than `CAPTURED_TOKENS`.
+        buckets: pad to the sizes of `planning.bucket_size`.
 
     Attributes:
         past, present: the tensors of keys and values.
@@ -165,11 +162,10 @@ class Planner:
     def _make(self, dims: Dims, staying: bool, layout: SlabLayout | None) -> CallPlan:
         fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
         profile = choose_profile(self._profiles, dims, self._work, fixed)
-        captured = self._buckets and dims.get("tokens", 0) <= CAPTURED_TOKENS
-        bucket = bucket_dims(dims, profile, fixed) if captured else {**profile.raised(dims), **fixed}
+        bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
         sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
         back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
-        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes, captured)
+        return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)
 
     def _work(self, dims: Dims) -> int:
         return sum(tensor.nbytes(dims) for tensor in self._executor.inputs)

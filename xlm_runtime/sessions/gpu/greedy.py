@@ -44,14 +44,14 @@ class GreedyLoop:
 
     Args:
         space: the session, whose lock is held while something is enqueued.
-        enqueue: runs a plan's call.
+        enqueue: runs a call.
         reserve: makes room for a plan's arrays in `sent` and `back`, the session's buffers, which hold the prompts.
         idle: slots that no loop is using.
     """
 
     space: CacheSpace
     planner: Planner
-    enqueue: Callable[[CallPlan, Call], None]
+    enqueue: Callable[[Call], None]
     reserve: Callable[[CallPlan], None]
     sent: Arena
     back: Arena
@@ -118,12 +118,12 @@ class GreedyLoop:
                 fill(place, arrays[place.tensor.name], region)
         device.copy_in(self.sent.address, self.sent.host[: plan.sent_bytes])
         device.copy_in(step.sent, host)
-        self.enqueue(plan, self.planner.call(plan, self.sent.address, self.back.address, cache.slab, cache.slab))
+        self.enqueue(self.planner.call(plan, self.sent.address, self.back.address, cache.slab, cache.slab))
         step.feed_back(device, plan, self.back.address)
 
     def _go_on(self, step: _Step, slots: TokenSlots, number: int) -> None:
         """Enqueue a step, and what brings its tokens to the host and to the next one."""
-        self.enqueue(step.plan, step.call)
+        self.enqueue(step.call)
         step.feed_back(self.space.device, step.plan, step.back)
         step.read_tokens(self.space.device, slots, number)
 

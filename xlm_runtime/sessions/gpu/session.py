@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -55,6 +55,7 @@ class GpuSession:
         self._executor = executor
         self._planner = Planner(executor, buckets=buckets)
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
+        self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
         weakref.finalize(self, _close, self._graphs, executor, device)
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
@@ -182,7 +183,7 @@ class GpuSession:
             None if past is None else past.slab,
             None if present is None else present.slab,
         )
-        self._enqueue(plan, call)
+        self._enqueue(call)
         for start, size in plan.pieces:
             self.device.copy_out(self._out.host[start : start + size], self._out.address + start)
         self.device.synchronize()
@@ -193,12 +194,6 @@ class GpuSession:
         if present is not None:
             outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
         return outputs
-
-    def _enqueue(self, plan: CallPlan, call: Call) -> None:
-        if self._graphs is not None and plan.captured:
-            self._graphs.enqueue(call)
-        else:
-            self._executor.enqueue(call)
 
     def _reserve(self, plan: CallPlan) -> None:
         """Make room for a call. Where a buffer on the device moves, no graph will be asked for again."""
