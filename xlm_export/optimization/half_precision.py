@@ -81,9 +81,7 @@ def _error(totals: np.ndarray, item: Normalization, precision: str) -> float:
 _TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 
 
-def normalize(
-    totals: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, dtype: np.dtype
-) -> np.ndarray:
+def normalize(totals: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, dtype: np.dtype) -> np.ndarray:
     """The kernel's arithmetic: every result is rounded to `dtype`. `totals` (tokens, emb_dim)."""
     with np.errstate(all="ignore"):
         values, gamma, beta = totals.astype(dtype), gamma.astype(dtype), beta.astype(dtype)
