@@ -1,4 +1,4 @@
-"""Graphs with a static cache: what the pass leaves of a graph, and its answers beside a reference and the portable graph.
+"""Graphs with a static cache: what the pass leaves of a graph, and its answers beside a reference and the portable one.
 
 `onnx.reference` computes them with a GroupQueryAttention of our own, written from the operator's description, slow and
 obvious; so what the graph says does not hang on ONNX Runtime's kernels, of which the CPU's and the GPU's differ.

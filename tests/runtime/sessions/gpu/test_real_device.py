@@ -14,7 +14,6 @@ from tests.conftest import Bundles, Exported, HalfBundles
 from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same
 from tests.tolerances import RUNTIME_FP32, RUNTIME_HALF
 from xlm_runtime import GenerationOptions, GpuOptions, MissingExtraError, XLMError, pipeline
-from xlm_runtime.bundle import Bundle
 from xlm_runtime.generation.decoder import CachedDecoder, Prompt
 from xlm_runtime.generation.static_decoder import StaticDecoder
 from xlm_runtime.model.opening import open_model
