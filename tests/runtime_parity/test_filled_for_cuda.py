@@ -16,6 +16,7 @@ from xlm_runtime.filled_sizes import Buckets
 from xlm_runtime.model.opening import padded_session
 
 
+@pytest.mark.slow(seconds=6)
 @pytest.mark.parametrize("name", ["fill-mask", "multiple-choice", "question-answering"])
 def test_the_same_answers(name: str, bundles: Bundles, tmp_path: Path) -> None:
     folder = shutil.copytree(bundles(f"{name}-packed"), tmp_path / name)
