@@ -14,7 +14,7 @@ from onnx.reference.op_run import OpRun
 
 
 class PackedMultiHeadAttention(OpRun):
-    """Row by row, head by head, query by query, in float32."""
+    """Row by row, head by head, in float32."""
 
     op_domain = "com.microsoft"
 
@@ -36,29 +36,22 @@ class PackedMultiHeadAttention(OpRun):
             for head in range(n_heads):
                 part = heads[bounds[row] : bounds[row + 1], head].astype(np.float32)  # (row's tokens, 3, head_dim)
                 q, k, v = part[:, 0] + q_bias[head], part[:, 1] + k_bias[head], part[:, 2] + v_bias[head]
-                for i in range(len(q)):
-                    scores = np.array([q[i] @ other for other in k]) * (scale or 1 / math.sqrt(head_dim))
-                    weights = np.exp(scores - scores.max())
-                    context[bounds[row] + i, head] = weights @ v / weights.sum()
+                scores = q @ k.T * (scale or 1 / math.sqrt(head_dim))
+                weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-np.inf))
+                context[bounds[row] : bounds[row + 1], head] = weights @ v / weights.sum(axis=-1, keepdims=True)
         return (context.reshape(tokens, -1).astype(heads.dtype),)
 
 
 class SkipLayerNormalization(OpRun):
-    """In the type of its inputs, sums included."""
+    """The sum is rounded to the type of its terms, and normalised in float32."""
 
     op_domain = "com.microsoft"
 
     def _run(self, x: Any, skip: Any, gamma: Any, beta: Any, bias: Any = None, epsilon: float = 0.0) -> tuple[Any]:
-        dtype = x.dtype.type
         with np.errstate(all="ignore"):
-            total = (x if bias is None else x + bias) + skip
-            share = dtype(1 / total.shape[-1]) * total
-            mean, square = np.zeros_like(total[..., :1]), np.zeros_like(total[..., :1])
-            for i in range(total.shape[-1]):  # one after the other: no fewer roundings than a block of threads
-                mean += share[..., i : i + 1]
-                square += share[..., i : i + 1] * total[..., i : i + 1]
-            inverse = dtype(1) / np.sqrt(square - mean * mean + dtype(epsilon))
-            return (gamma * (total - mean) * inverse + beta,)
+            total = ((x if bias is None else x + bias) + skip).astype(np.float32)
+            normal = (total - total.mean(axis=-1, keepdims=True)) / np.sqrt(total.var(axis=-1, keepdims=True) + epsilon)
+            return ((normal * gamma.astype(np.float32) + beta.astype(np.float32)).astype(x.dtype),)
 
 
 class BiasGelu(OpRun):

@@ -81,61 +81,62 @@ def test_every_head(name: str, bundles: Bundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundles(f"{name}-packed"), tmp_path / "bundle"))
     made = checked(folder)
     found = operators(folder / made.graph.file)
-    assert found.keys().isdisjoint({"Softmax", "GatherND", "Erf", "LayerNormalization"} - (
-        {"LayerNormalization"} | ({"Softmax"} if name == "question-answering" else set())
-    ))  # fmt: skip
+    assert found.keys().isdisjoint({"GatherND", "Erf"})
+    assert found["Softmax"] == 2 * (name == "question-answering"), "of starts and ends"
     assert found["LayerNormalization"] == 1 + (name == "question-answering"), "of the embeddings, and the beam head's"
     kept = any(spec.name == "kept_index" for spec in made.graph.inputs)
     assert kept == (name in ("fill-mask", "text-classification", "multiple-choice"))
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "question-answering" else pytest.param(name, marks=pytest.mark.slow) for name in HEADS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fill-mask", "multiple-choice", "question-answering", "token-classification"])
 def test_every_head_in_half_precision(name: str, bundles: Bundles, exported: Exported, tmp_path: Path) -> None:
     checkpoint = bundles(f"{name}-packed").parent / "checkpoints" / name
     portable = exported(checkpoint, precision="fp16", layout="packed", verify=False)
     made = checked(Path(shutil.copytree(portable, tmp_path / "bundle")))
     assert made.report.precision == "fp16"
-    assert operators(tmp_path / "bundle" / made.graph.file)["Cast"] <= 10, "of the embeddings and the head alone"
+    before, after = (operators(tmp_path / "bundle" / file)["Cast"] for file in ("model.onnx", made.graph.file))
+    of_places = name == "question-answering"  # which of a row's places are real
+    assert before - after == 2 * 8 - of_places, "a layer's: three for each normalisation, and two of softmax"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "options"),
+    ("architecture", "precision", "options"),
     [
-        ("XLMForSequenceClassification", {"summary_type": "last"}),
-        ("XLMForSequenceClassification", {"summary_type": "mean"}),
-        ("XLMForSequenceClassification", {"summary_type": "cls_index", "n_layers": 1}),
-        ("XLMForMultipleChoice", {"summary_type": "mean"}),
-        ("XLMForQuestionAnswering", {"n_heads": 1, "n_langs": 1}),
-        ("XLMWithLMHeadModel", {"asm": True, "asm_cutoffs": [50, 120], "tie_word_embeddings": False}),
+        ("XLMForSequenceClassification", "fp16", {"summary_type": "last"}),
+        ("XLMForSequenceClassification", "fp16", {"summary_type": "mean"}),
+        ("XLMForMultipleChoice", "fp32", {"summary_type": "mean", "n_layers": 1}),
+        ("XLMForQuestionAnswering", "fp32", {"n_heads": 1, "n_langs": 1}),
     ],
     ids=str,
 )
-def test_every_option(architecture: str, options: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path) -> None:
-    export(checkpoints(architecture, **options), tmp_path / "bundle", layout="packed", verify=False)
+def test_every_option(
+    architecture: str, precision: str, options: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    checkpoint = checkpoints(architecture, **options)
+    export(checkpoint, tmp_path / "bundle", precision=precision, layout="packed", verify=False)
     checked(tmp_path / "bundle")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_configurations(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     n_heads = rng.choice([1, 2, 3, 4])
     options: dict[str, Any] = {
         "n_heads": n_heads,
-        "emb_dim": n_heads * rng.choice([4, 6, 8, 16]),
+        "emb_dim": n_heads * rng.choice([6, 8, 16]),
         "n_layers": rng.randint(1, 3),
         "gelu_activation": seed % 2 == 0,
         "n_langs": (1, 4)[seed % 3 == 0],
-        "layer_norm_eps": rng.choice([1e-12, 1e-5]),
+        "layer_norm_eps": (1e-12, 1e-5)[seed % 2],
     }
-    architecture = rng.choice(["XLMModel", "XLMForMultipleChoice", "XLMForQuestionAnsweringSimple"])
+    architecture = ("XLMModel", "XLMForQuestionAnsweringSimple", "XLMForMultipleChoice")[seed]
     checkpoint = make_checkpoint(tmp_path / "checkpoint", architecture, seed, **options)
-    precision = ("fp32", "fp16")[seed // 2]
+    precision, inputs = ("fp16", "fp16", "fp32")[seed], (("token_type_ids",), ())[seed % 2]
     export(checkpoint, tmp_path / "bundle", opset=(18, 23)[seed % 2], layout="packed", precision=precision,
-           inputs=(("token_type_ids",), ())[seed % 2], verify=False)  # fmt: skip
+           inputs=inputs, verify=False)  # fmt: skip
     checked(tmp_path / "bundle")
 
 
@@ -193,9 +194,7 @@ def test_the_copy_for_the_cpu_computes_the_operator(seed: int, tmp_path: Path) -
     (want,) = NumpySession(tmp_path / "graph.onnx").run(feed).values()
     (got,) = session.run(feed).values()
     np.testing.assert_allclose(got, want, atol=2e-6 if dtype == np.float32 else 4e-3)
-    assert PackedMultiHeadAttention.op_domain not in {
-        node.domain for node in onnx.load(tmp_path / "copy.onnx").graph.node
-    }
+    assert {node.domain for node in onnx.load(tmp_path / "copy.onnx").graph.node} == {"xlm_export.on_cpu"}
 
 
 # ---- where half precision ends

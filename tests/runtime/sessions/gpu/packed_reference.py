@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ def answer(inputs: Arrays, outputs: Sequence[TensorSpec]) -> dict[str, np.ndarra
     assert (len(bounds), bounds[0], bounds[-1]) == (rows + 1, 0, len(x))
     assert sorted(offset.reshape(-1)) == list(range(offset.size))
     hidden = np.empty_like(x)
-    for row, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for row, (start, stop) in enumerate(pairwise(bounds)):
         assert 0 <= stop - start <= longest
         assert (offset.reshape(-1)[start:stop] == row * longest + np.arange(stop - start)).all()
         scores = np.exp(x[start:stop] @ x[start:stop].T)
