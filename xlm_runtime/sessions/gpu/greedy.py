@@ -119,12 +119,14 @@ class GreedyLoop:
         device.copy_in(self.sent.address, self.sent.host[: plan.sent_bytes])
         device.copy_in(step.sent, host)
         self.enqueue(self.planner.call(plan, self.sent.address, self.back.address, cache.slab, cache.slab))
-        step.feed_back(device, plan, self.back.address)
+        for copy in step.feed(plan, self.back.address):
+            device.copy(copy)
 
     def _go_on(self, step: _Step, slots: TokenSlots, number: int) -> None:
         """Enqueue a step, and what brings its tokens to the host and to the next one."""
         self.enqueue(step.call)
-        step.feed_back(self.space.device, step.plan, step.back)
+        for copy in step.following:
+            self.space.device.copy(copy)
         step.read_tokens(self.space.device, slots, number)
 
 
@@ -134,6 +136,7 @@ class _Step:
     Attributes:
         inputs: what it is given at first; of `FED_BACK` nothing.
         sent, back: where its inputs and outputs lie.
+        following: what brings its outputs to where they are its inputs.
     """
 
     def __init__(
@@ -151,9 +154,11 @@ class _Step:
         self.back = self.sent + aligned(self.plan.sent_bytes)
         self.call = planner.call(self.plan, self.sent, self.back, cache.slab, cache.slab)
         self._cache = cache  # whose memory the call writes into
+        self._tokens = _places(self.plan.sent)[FED_BACK[0]].region
+        self.following = self.feed(self.plan, self.back)
 
-    def feed_back(self, device: Device, plan: CallPlan, back: int) -> None:
-        """Copy what a call of `plan` gave at the address `back` to the inputs of this step."""
+    def feed(self, plan: CallPlan, back: int) -> list[Copy2D]:
+        """What brings the outputs that a call of `plan` gave at the address `back` to the inputs of this step."""
         given, taken = _places(plan.back, NEXT), _places(self.plan.sent)
         copies: list[tuple[int, int, int]] = []  # from, to, bytes
         for name in FED_BACK:
@@ -164,14 +169,12 @@ class _Step:
                 copies.append((first, to, source + size - first))
             else:
                 copies.append((source, target, size))
-        for source, target, size in copies:
-            device.copy(Copy2D(target, size, source, size, size, 1))
+        return [Copy2D(target, size, source, size, size, 1) for source, target, size in copies]
 
     def read_tokens(self, device: Device, slots: TokenSlots, number: int) -> None:
         """Copy the tokens that this step is to begin with to the host, as those of step `number`."""
-        place = _places(self.plan.sent)[FED_BACK[0]]
-        target = slots.tokens[number % 2][: place.region.size]
-        device.copy_out(target, self.sent + place.region.offset)
+        target = slots.tokens[number % 2][: self._tokens.size]
+        device.copy_out(target, self.sent + self._tokens.offset)
         device.record(slots.ready[number % 2])
 
 
