@@ -138,7 +138,8 @@ def test_what_is_left_of_the_graph(bundle: Bundle) -> None:
     assert not found.keys() & {"Softmax", "Split", "Slice", "Transpose"}
 
 
-@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow(seconds=12))])
+@pytest.mark.slow(seconds=10)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision(precision: str, half_bundles: HalfBundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(half_bundles("text-generation", precision), tmp_path / "bundle"))
     made = optimize(folder, "onnxruntime-cuda")
