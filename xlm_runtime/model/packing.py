@@ -11,7 +11,7 @@ packing without cross-contamination"). Where a head looks at whole rows, each ha
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.filling import filled_size
-from xlm_runtime.sessions import Array, Session
+from xlm_runtime.sessions import Array, Session, start_run
 from xlm_runtime.tasks import FILL, TensorSpec
 
 # inputs with an entry for each token, in both layouts
@@ -82,9 +82,12 @@ class PackedSession:
         return self._session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
         packed = pack(inputs, self._inputs, self._summary_type, self._multiples.longest)
-        outputs = self._session.run(fill_up(packed, self._inputs, self._multiples))
-        return unpack(outputs, self._outputs, inputs["attention_mask"])
+        wait = start_run(self._session, fill_up(packed, self._inputs, self._multiples))
+        return lambda: unpack(wait(), self._outputs, inputs["attention_mask"])
 
 
 def padded_names(inputs: Sequence[TensorSpec]) -> tuple[str, ...]:

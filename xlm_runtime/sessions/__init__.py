@@ -9,9 +9,17 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.machine import available_cpus, check_threads
 from xlm_runtime.providers import building_providers, find_provider, gpu_providers
 from xlm_runtime.sessions.gpu.options import GpuOptions
-from xlm_runtime.sessions.session import Array, CachingSession, GraphSource, Opener, Session, SessionOptions
+from xlm_runtime.sessions.session import (
+    Array,
+    CachingSession,
+    GraphSource,
+    Opener,
+    Session,
+    SessionOptions,
+    start_run,
+)
 
-__all__ = ["Array", "CachingSession", "GpuOptions", "GraphSource", "Session", "open_session"]
+__all__ = ["Array", "CachingSession", "GpuOptions", "GraphSource", "Session", "open_session", "start_run"]
 
 
 def open_session(

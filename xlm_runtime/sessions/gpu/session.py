@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -29,11 +30,25 @@ from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
 from xlm_runtime.tasks import PAST, PRESENT
 
 
-class GpuSession:
-    """A graph in an executor on a device; see `Session`.
+class _Started:
+    """A call that the device computes, and what came of it once it was waited for.
 
-    Calls from several threads run one after the other. Buffers are allocated once, for the largest sizes of the
-    executor's profiles, and reused.
+    Args:
+        read: takes the outputs from the page-locked memory when the device is done.
+    """
+
+    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+        self.read = read
+        self.outputs: dict[str, Any] = {}
+        self.error: Exception | None = None
+
+
+class GpuSession:
+    """A graph in an executor on a device; see `Session` and `StartingSession`.
+
+    Calls from several threads run one after the other. One at a time is under way: before the next begins, whoever
+    starts it waits for the last and keeps its outputs for those who ask. Buffers are allocated once, for the largest
+    sizes of the executor's profiles, and reused.
 
     Args:
         executor, device: both belong to the session from here on.
@@ -54,6 +69,7 @@ class GpuSession:
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
         self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
         weakref.finalize(self, _close, self._graphs, executor, device)
+        self._started: _Started | None = None  # whose arrays are in the buffers
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
 
@@ -78,6 +94,10 @@ class GpuSession:
             EngineError: wrong shapes, sizes that no profile takes, the device failed, or the process was forked.
             OutOfMemoryError: the device has too little memory.
         """
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """See `StartingSession.start`; otherwise as `run`."""
         if self._process != os.getpid():
             raise EngineError(
                 f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
@@ -85,6 +105,7 @@ class GpuSession:
             )
         with self.lock:
             self.device.activate()
+            self._collect()
             try:
                 plan = self._planner.plan(inputs)
             except EngineError:
@@ -93,8 +114,30 @@ class GpuSession:
                 if held or dims.get("batch", 1) < 2 or self._planner.fits(dims):
                     raise
                 parts = [(self.run(part), places) for part, places in split(self._executor.inputs, inputs, dims)]
-                return join(self._executor.outputs, parts, self.output_names)
-            return self._run(plan, inputs)
+                outputs = join(self._executor.outputs, parts, self.output_names)
+                return lambda: outputs
+            started = self._started = _Started(self._enqueue_call(plan, inputs))
+            return partial(self._wait, started)
+
+    def _wait(self, started: _Started) -> dict[str, Any]:
+        with self.lock:
+            if started is self._started:
+                self.device.activate()
+                self._collect()
+        if started.error is not None:
+            raise started.error
+        return started.outputs
+
+    def _collect(self) -> None:
+        """Wait for the call that is under way, if there is one. The lock is held."""
+        started = self._started
+        if started is not None:
+            try:
+                self.device.synchronize()
+                started.outputs = started.read()
+            except Exception as error:  # of the call that was started, which another thread may be about to
+                started.error = error
+            self._started = None
 
     def create_cache(self, rows: int, max_length: int) -> DeviceCache:
         """A cache on the device for `rows` sequences of at most `max_length` tokens."""
@@ -123,7 +166,8 @@ class GpuSession:
         heads, head_dim = heads_and_size(self.past[0])
         return SlabLayout(len(self.past), rows, heads, capacity, head_dim * self.past[0].storage.itemsize)
 
-    def _run(self, plan: CallPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _enqueue_call(self, plan: CallPlan, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """Put a call on the stream; what is returned reads its outputs once the device is done."""
         self._in.reserve(plan.sent_bytes)
         self._in.reserve_host(plan.sent_bytes)
         self._out.reserve(plan.back_bytes)
@@ -155,11 +199,14 @@ class GpuSession:
         for place in plan.back:
             start = place.region.offset
             self.device.copy_out(self._out.host[start : start + place.used], self._out.address + start)
-        self.device.synchronize()
-        outputs: dict[str, Any] = {place.tensor.name: cut(place, self._out.host) for place in plan.back}
-        if present is not None:
-            outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
-        return outputs
+
+        def read() -> dict[str, Any]:
+            outputs: dict[str, Any] = {place.tensor.name: cut(place, self._out.host) for place in plan.back}
+            if present is not None:
+                outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
+            return outputs
+
+        return read
 
 
 def _small(tensors: Sequence[Tensor]) -> list[Tensor]:
