@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import Row
-from xlm_runtime.model.batching import answer_groups
+from xlm_runtime.model.batching import answer_group
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.sessions import GpuOptions
@@ -40,9 +40,8 @@ class RuntimeModel:
 
     def answer_all(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """The runtime's own batching, whatever its layout makes of it."""
-        groups = ([row] for row in rows)
         batching = self._model.batching
-        return list(answer_groups(groups, lambda batch: self.answer(batch, False), lambda _, found: found[0], batching))
+        return answer_group(rows, lambda batch: lambda: self.answer(batch, False), lambda _, found: [*found], batching)
 
     def answer_texts(self, texts: list[str]) -> list[Any]:
         return self._pipeline(texts)

@@ -48,7 +48,7 @@ def test_question_answering(bundles: Bundles, exported: Exported) -> None:
     checkpoint = bundles("question-answering-simple").parent / "checkpoints" / "question-answering-simple"
     pipe = pipeline("question-answering", exported(checkpoint, inputs=("token_type_ids",), verify=False))
     windows = pipe.preprocess({"question": QUESTION, "context": CONTEXT}, None, options_of(pipe))
-    (outputs,) = pipe.forward(windows, options_of(pipe))
+    (outputs,) = pipe.forward(windows, options_of(pipe))()
     expected = theirs(checkpoint, "XLMForQuestionAnsweringSimple", QUESTION, CONTEXT)
     for name in ("start_logits", "end_logits"):
         np.testing.assert_allclose(outputs[name], expected[name], rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
