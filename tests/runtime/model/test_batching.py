@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.batching import (
     BatchOptions,
-    answer_group,
     answer_groups,
     pad_rows,
     plan_batches,

@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.conftest import Bundles
 from tests.runtime.sessions.gpu.fake import FakeDevice
+from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
+from xlm_runtime import pipeline
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.executor import Call
 from xlm_runtime.sessions.gpu.planning import Tensor
@@ -127,3 +130,9 @@ def test_threads_start_calls_as_they_like(session: GpuSession) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(call, range(40)))
+
+
+def test_batches_overlap_on_a_gpu_alone(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime) -> None:
+    folder = bundles("text-classification")
+    assert pipeline("text-classification", folder, "cuda").batching.reads_ahead
+    assert not pipeline("text-classification", folder, "cpu").batching.reads_ahead
