@@ -85,8 +85,10 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         """
         check_choice("on_error", on_error, ON_ERROR)
         self.check(lang, options)
+        if isinstance(inputs, (str, bytes, Mapping)):
+            return self._answer_one(inputs, lang, on_error, options)
         as_list = is_column(inputs)
-        if not as_list and (isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable)):
+        if not as_list and not isinstance(inputs, Iterable):
             return self._answer_one(inputs, lang, on_error, options)
         if as_list and lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
             raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")

@@ -38,12 +38,11 @@ class Session(Protocol):
         ...
 
 
-@runtime_checkable
-class StartingSession(Protocol):
+class StartingSession(Session, Protocol):
     """A session whose device computes while the host does something else."""
 
     def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        """Begin what `Session.run` does.
+        """Begin what `run` does.
 
         Returns:
             What waits for the outputs; it raises where the device failed. Nobody has to call it.
@@ -55,9 +54,10 @@ class StartingSession(Protocol):
 
 
 def start_run(session: Session, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-    """Begin a run, see `StartingSession`. A session that cannot begin without ending has computed it on return."""
-    if isinstance(session, StartingSession):
-        return session.start(inputs)
+    """Begin a run, see `StartingSession`. Where a session has no `start` it is over on return."""
+    begin: Callable[[Mapping[str, Array]], Callable[[], dict[str, Array]]] | None = getattr(session, "start", None)
+    if begin is not None:
+        return begin(inputs)
     outputs = session.run(inputs)
     return lambda: outputs
 
