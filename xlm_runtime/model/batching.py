@@ -92,14 +92,19 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) 
     tokens = 0  # of the last batch
     for i in order:
         tokens += lengths[i]
-        places = (len(batches[-1]) + 1) * lengths[batches[-1][0]] if batches else 0
-        fits = places <= PACKED_PLACES * max_tokens and tokens <= max_tokens if packed else places <= max_tokens
-        if batches and fits:
-            batches[-1].append(i)
+        last = batches[-1] if batches else []
+        if last and _is_one_batch(len(last) + 1, lengths[last[0]], tokens, max_tokens, packed):
+            last.append(i)
         else:
             batches.append([i])
             tokens = lengths[i]
     return batches
+
+
+def _is_one_batch(rows: int, longest: int, tokens: int, max_tokens: int, packed: bool) -> bool:
+    """Whether so many rows, with so many tokens in all, are within the budget of `plan_batches`."""
+    places = rows * longest
+    return places <= PACKED_PLACES * max_tokens and tokens <= max_tokens if packed else places <= max_tokens
 
 
 def answer_groups(
@@ -177,10 +182,11 @@ def _read_windows(
 ) -> Iterator[list[Sequence[R]]]:
     """The groups in windows. An error of theirs comes after the groups before it."""
     source = iter(groups)
+    # a part is one batch: while one is computed that nobody has waited for, the next is read
     parts = Parts(count) if options.reads_ahead and options.packed else None
     while True:
         window: list[Sequence[R]] = []
-        rows = tokens = 0
+        rows = tokens = longest = 0
         ending: Exception | None = None
         while ending is None and rows < options.window_rows and tokens < options.window_tokens:
             try:
@@ -190,8 +196,14 @@ def _read_windows(
                 break
             window.append(group)
             rows += max(1, len(group))
-            tokens += sum([len(row) for row in group])
-            if parts is not None and parts.is_full(tokens, len(window)):
+            lengths = [len(row) for row in group]
+            tokens += sum(lengths)
+            longest = max([longest, *lengths])
+            if parts is None:
+                continue
+            next_tokens = tokens + tokens // len(window)  # with one more group
+            one_batch = _is_one_batch(rows + 1, longest, next_tokens, options.max_tokens, options.packed)
+            if not one_batch or parts.is_full(tokens, len(window)):
                 parts.take(tokens, len(window))
                 break
         yield window

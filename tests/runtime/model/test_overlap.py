@@ -154,3 +154,24 @@ def test_a_packed_list_is_cut_into_parts() -> None:
         answers = answer_groups(groups, forward, lambda rows, found: found[0], options, count)
         assert list(answers) == lengths
         assert len(started) == batches
+
+
+def test_a_packed_stream_is_read_batch_by_batch() -> None:
+    """Of two batches of a part the host would wait for the first, before it reads on."""
+    events: list[str] = []
+
+    def read() -> Iterator[list[range]]:
+        for i in range(2000):
+            events.append("read")
+            yield [range(8 + i % 377)]
+
+    def forward(batch: list[range]) -> Callable[[], list[range]]:
+        events.append("start")
+        return lambda: batch
+
+    options = BatchOptions(8192, packed=True, overlapped=True)
+    answers = answer_groups(read(), forward, lambda rows, found: len(found[0]), options)
+    assert list(answers) == [8 + i % 377 for i in range(2000)]
+    starts = [i for i, event in enumerate(events) if event == "start"]
+    together = sum(events[i - 1] == "start" for i in starts)
+    assert together < len(starts) / 20
