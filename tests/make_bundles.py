@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.make_checkpoint import make_checkpoint
 from tests.sharing import make_once
+from xlm_export.bundle_writer import add_graph, draft_of
 from xlm_export.exporting import export
+from xlm_export.onnx_graph.file import external_files, open_model, save
+from xlm_export.optimization import PASSES
+from xlm_export.optimization.passes import apply_passes
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.tasks import static_cache_specs
 
 # bundle → architecture and configuration of its checkpoint; the place is the weights' seed, so that new ones come last
 BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,7 +38,10 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # those that are also there in the packed layout, of the same checkpoint, as `{name}-packed`
 PACKED = tuple(name for name in BUNDLES if not name.startswith("text-generation"))
-NAMES = (*BUNDLES, *(f"{name}-packed" for name in PACKED))
+# that of text-generation with a graph with a static cache beside its own, in fp32, which ONNX Runtime's CPU has kernels
+# for and its GPU has not: so tests compare tokens exactly
+STATIC = "text-generation-static"
+NAMES = (*BUNDLES, *(f"{name}-packed" for name in PACKED), STATIC)
 
 
 def bundle_checkpoint(folder: Path, name: str) -> Path:
@@ -47,10 +58,28 @@ def bundle_task(name: str) -> str | None:
 
 def make_bundle(folder: Path, name: str) -> Path:
     """Write `folder/name`, unless it is there, and the checkpoint that it is exported from."""
+    if name == STATIC:
+        plain = make_bundle(folder, name.removesuffix("-static"))
+        return make_once(folder / name, lambda path: add_static_cache(shutil.copytree(plain, path)))
     plain = name.removesuffix("-packed")
     checkpoint = bundle_checkpoint(folder, plain)
     layout = "padded" if name == plain else "packed"
     return make_once(folder / name, lambda path: export(checkpoint, path, task=bundle_task(plain), layout=layout))
+
+
+def add_static_cache(folder: Path) -> None:
+    """Give a bundle of an fp32 graph with a cache another one, written for onnxruntime-cuda, whose cache is static."""
+    bundle = Bundle.load(folder)
+    (source,) = bundle.graphs
+    model = open_model(folder / source.file)
+    passes = {name: PASSES[name] for name in ("qkv", "static-cache")}
+    apply_passes(model, passes, bundle.config.n_layers, half=False, kept={})
+    inputs, outputs = static_cache_specs(source.inputs, source.outputs)
+    entry = replace(source, target="onnxruntime-cuda", inputs=inputs, outputs=outputs)
+    entry = replace(entry, file=entry.file_name, weights_in=external_files(model))
+    with draft_of(bundle) as draft:
+        save(model, draft)
+        add_graph(bundle, draft, source, entry, "optimized", {})
 
 
 def make_bundles(folder: Path) -> None:

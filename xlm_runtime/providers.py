@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from xlm_runtime.errors import InputError
+from xlm_runtime.filled_sizes import NOT_FILLED, Buckets, Filling, Multiples
 
 AUTO = "auto"
 """Accepted where a provider is named: the best one of this machine, see `model.choose`."""
@@ -31,8 +32,7 @@ class Provider:
             for a portable one.
         layouts: of the graphs that it takes.
         max_tokens: layout → tokens of a batch.
-        multiples: what the tokens of a packed batch and its longest row are filled up to, see `packing.Multiples`; the
-            second one bounds the steps in which padded batches are filled up, see `filling.FilledSession`.
+        filling: what batches are filled up to, see `filled_sizes`; on a GPU those whose calls are captured.
         lacks: precisions that it has no kernels for.
         execution_provider: ONNX Runtime's name of it.
         reads_engines: whether it computes with a TensorRT engine that was built from the graph, weights included.
@@ -50,7 +50,7 @@ class Provider:
     targets: tuple[str | None, ...]
     max_tokens: Mapping[str, int]
     layouts: tuple[str, ...] = ("padded", "packed")
-    multiples: tuple[int, int] = (1, 1)
+    filling: Filling = NOT_FILLED
     lacks: tuple[str, ...] = ()
     execution_provider: str | None = None
     reads_engines: bool = False
@@ -94,6 +94,7 @@ _ROWS = (
         opener="xlm_runtime.sessions.gpu.opening:open_onnxruntime",
         targets=("onnxruntime-cuda", None),
         max_tokens=_ON_GPU,
+        filling=Buckets(),
         execution_provider="CUDAExecutionProvider",
         follows_target=True,
         auto_rank=1,
@@ -111,7 +112,7 @@ _ROWS = (
         # OpenVINO makes and keeps kernels for every new shape. Packed batches of like size share theirs: groups of 2
         # to 8 sequences took 4.1 s in place of 5.2, and the process grew to 0.7 GB in place of 1.7
         # (benchmarks/NOTES.md).
-        multiples=(32, 16),
+        filling=Multiples(tokens=32, longest=16),
         builds=True,
         auto_rank=3,
     ),

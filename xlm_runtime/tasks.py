@@ -63,6 +63,8 @@ class Task:
 
 PAST, PRESENT = "past_key_values.", "present."
 """What the names of a cache's inputs and outputs begin with."""
+NEXT = "next_"
+"""What the names of outputs begin with that are the next step's inputs."""
 FILL = {"p_mask": 1}
 """What inputs hold at padding, 0 where nothing is said: p_mask 1 is a token that cannot be an answer, and of all others
 0 is harmless where the mask is 0."""
@@ -292,6 +294,28 @@ def _packed_inputs(task: Task, config: XLMConfig, optional: tuple[str, ...]) -> 
     return tuple(inputs)
 
 
+TOKEN_OFFSET = "token_offset"
+ROW_INPUTS = (
+    TensorSpec(TOKEN_OFFSET, "int32", ("rows", "longest")),
+    TensorSpec("cumulative_sequence_length", "int32", ("row_bounds",)),
+)
+"""What attention of a packed graph for CUDA reads in place of `segment_ids`: where the tokens of each row stand."""
+_ROW_LAYOUT = ("token_index", "padded_index")
+
+
+def cuda_packed_inputs(task: Task, config: XLMConfig, packed: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The inputs of a packed graph that was rewritten for CUDA: attention there tells rows apart by `ROW_INPUTS`.
+
+    A row is a sequence, and stands for itself: batch · num_choices of them for multiple choice. Heads that look at
+    whole rows have their indices as before; others read no places.
+
+    Args:
+        packed: the portable graph's inputs, see `graph_inputs`.
+    """
+    gone = {"segment_ids", "kept_token_index", "kept_padded_index", *(() if reads_rows(task, config) else _ROW_LAYOUT)}
+    return (*(spec for spec in packed if spec.name not in gone), *ROW_INPUTS)
+
+
 def graph_outputs(
     task: Task,
     config: XLMConfig,
@@ -325,6 +349,38 @@ def graph_outputs(
         axes = (*task.rows, "n_heads", "sequence", TOTAL if cache else "sequence")
         outputs += [TensorSpec(f"attentions.{i}", "float", axes) for i in range(config.n_layers)]
     return tuple(outputs)
+
+
+SEQLENS_K = "seqlens_k"
+"""The input of a graph with a static cache that no other graph has."""
+FED_BACK = ("input_ids", "position_ids", SEQLENS_K)
+"""Its inputs that its `next_*` outputs are the next ones of, the first among them all in this order, so that one copy
+brings them there."""
+
+
+def static_cache_specs(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a graph whose cache is static, out of those of the graph with a cache that it is made of.
+
+    Rows are padded on the right. `seqlens_k` is a row's number of tokens, those of this call included, less 1: what
+    lies behind them is not read. Keys and values have room for all tokens to come, which `past_sequence` is the size
+    of, and `present.*` are the same arrays with the new tokens in their places. `next_*` are the inputs of a step that
+    appends the best token at each of the `logit_positions`, one for each row.
+    """
+    fed = {spec.name: spec for spec in inputs} | {SEQLENS_K: TensorSpec(SEQLENS_K, "int32", ROWS)}
+    taken = [fed[name] for name in FED_BACK]
+    taken += [spec for spec in inputs if spec.name not in (*FED_BACK, "attention_mask")]
+    given = [
+        replace(spec, axes=tuple("past_sequence" if axis == "sequence" else axis for axis in spec.axes))
+        if spec.name.startswith(PRESENT)
+        else spec
+        for spec in outputs
+    ]
+    following = [
+        TensorSpec(f"{NEXT}{name}", fed[name].dtype, ROWS if name == SEQLENS_K else ("kept", "1")) for name in FED_BACK
+    ]
+    return tuple(taken), (*following, *given)
 
 
 def cache_specs(config: XLMConfig, prefix: str, length: str) -> tuple[TensorSpec, ...]:

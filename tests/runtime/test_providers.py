@@ -18,6 +18,7 @@ from xlm_runtime import InputError, pipeline
 from xlm_runtime.autotune import measure
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.cli.main import main
+from xlm_runtime.filled_sizes import Multiples
 from xlm_runtime.model.choose import choose
 from xlm_runtime.providers import PROVIDERS, Provider, auto_order, building_providers, gpu_providers, verifying_provider
 from xlm_runtime.sessions import GraphSource, Session, open_session
@@ -68,7 +69,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyOpener:
         opener=f"{__name__}:TOY",
         targets=("toy-target", None),
         max_tokens={"padded": 40, "packed": 40},
-        multiples=(8, 8),
+        filling=Multiples(8, 8),
         builds=True,
         auto_rank=-1,
     )

@@ -15,9 +15,10 @@ from tests.make_bundles import PACKED
 from tests.runtime.texts import LANGS, TEXTS
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import pipeline
+from xlm_runtime.filled_sizes import Filling, Multiples
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.opening import open_model
-from xlm_runtime.model.packing import Multiples, PackedSession
+from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 
@@ -76,23 +77,23 @@ def alone(other: Any, row: Row, i: int, further: dict[str, np.ndarray], with_cho
         return other(**inputs)
 
 
-def filled_up(model: BundleModel, multiples: Multiples) -> BundleModel:
+def filled_up(model: BundleModel, filling: Filling) -> BundleModel:
     """The model, its packed batches with tokens and places that hold nothing."""
     session = open_session(model.bundle.folder / model.graph.file)
     model.session = PackedSession(
-        session, model.graph.inputs, model.graph.outputs, model.config.summary_type, multiples
+        session, model.graph.inputs, model.graph.outputs, model.config.summary_type, filling
     )
     return model
 
 
-@pytest.mark.parametrize("multiples", [None, Multiples(tokens=8, longest=16)], ids=["", "filled up"])
+@pytest.mark.parametrize("filling", [None, Multiples(tokens=8, longest=16)], ids=["", "filled up"])
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_is_padded_is_transformers_alone(name: str, multiples: Multiples | None, bundles: Bundles) -> None:
+def test_packed_is_padded_is_transformers_alone(name: str, filling: Filling | None, bundles: Bundles) -> None:
     task = name.removesuffix("-simple")
     padded, packed = open_model(bundles(name), task), open_model(bundles(f"{name}-packed"), task)
     assert packed.graph.layout == "packed"
-    if multiples is not None:
-        packed = filled_up(packed, multiples)
+    if filling is not None:
+        packed = filled_up(packed, filling)
     architecture = padded.bundle.architecture
     other = getattr(transformers, architecture).from_pretrained(bundles(name).parent / "checkpoints" / name).eval()
     token_outputs = find_task(architecture, task).token_outputs

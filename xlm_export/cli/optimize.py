@@ -33,10 +33,12 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
     )
     size = (options.bundle / made.graph.file).stat().st_size / 1e6
     shared = f", the rest of its weights in {', '.join(made.graph.weights_in)}" if made.graph.weights_in else ""
+    kept = [f"in float32 all the same: normalisation behind {', '.join(made.kept)}"] if made.kept else []
     worst = max(error.relative for error in made.report.outputs.values())
     return 0, [
         f"{options.bundle}: {made.graph.file}, {size:.1f} MB{shared}",
         f"matches: {', '.join(f'{name} {count}' for name, count in made.counts.items())}",
+        *kept,
         f"verification {made.report.status}: largest difference to the portable graph {worst:.1e} of its largest value",
         answering_command(made.bundle, made.graph),
     ]

@@ -49,7 +49,7 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
         result = rewriter.MatchResult()
         if root.const_value is None:
             return result.fail("the scale is no constant", root)
-        if _heads(q_shape) is None:
+        if heads_of(q_shape) is None:
             return result.fail("the number of heads is no constant", q_shape)
         if self._names.layer_below(attention) is None:
             return result.fail("no layer's weights behind it", attention)
@@ -70,7 +70,7 @@ class FuseAttention(rewriter.RewriteRuleClassBase):
             None,
             None,
             bias,
-            num_heads=_heads(q_shape),
+            num_heads=heads_of(q_shape),
             scale=1 / float(root.const_value.numpy()),
             _domain="com.microsoft",
         )
@@ -84,7 +84,7 @@ def fuse_attention(model: onnx_ir.Model, half: bool) -> list[int]:
     return rule.layers
 
 
-def _heads(shape: onnx_ir.Value) -> int | None:
+def heads_of(shape: onnx_ir.Value) -> int | None:
     """n_heads out of the shape (batch, sequence, n_heads, head_dim) that a Reshape is given."""
     if shape.const_value is not None:
         return int(shape.const_value.numpy()[2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,14 +115,20 @@ def _fitted(pieces: list[int], total: int) -> tuple[int, ...]:
     return tuple(size for size in np.diff([0, *ends]).tolist() if size)
 
 
-def run_case(session: Session, case: GenerationCase) -> Iterator[dict[str, np.ndarray]]:
-    """The graph's outputs of each piece of a case, each with the keys and values that those before gave."""
+def run_case(
+    session: Session, case: GenerationCase, kept: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """The graph's outputs of each piece of a case, each with the keys and values that those before gave.
+
+    Args:
+        kept: flat positions of the logits, from a piece's mask; by default `kept_positions`.
+    """
     past, start = case.past, 0
     for size in case.pieces:
         end = start + size
         feed = {name: np.ascontiguousarray(value[:, start:end]) for name, value in case.inputs.items()}
         mask = feed["attention_mask"]
-        feed["logit_positions"] = kept_positions(mask)
+        feed["logit_positions"] = (kept or kept_positions)(mask)
         outputs = session.run({**feed, "attention_mask": past.attention_mask(mask), **past.inputs})
         yield outputs
         past, start = past.append(outputs, mask), end

@@ -106,7 +106,8 @@ class Bundle:
             if past not in (0, 2 * self.config.n_layers):
                 raise self._damaged(f"The graph '{graph.file}' takes {past} keys and values of past tokens, and "
                                     f"config.json has {self.config.n_layers} layers.")  # fmt: skip
-            if any(spec.name.startswith(PRESENT) and "sequence" not in spec.axes for spec in graph.outputs):
+            length = "past_sequence" if graph.has_static_cache else "sequence"
+            if any(spec.name.startswith(PRESENT) and length not in spec.axes for spec in graph.outputs):
                 raise BundleError(
                     f"The bundle '{self.folder}' has a graph whose keys and values of past tokens come back with each "
                     "step; this xlm-onnx reads graphs that give those of new tokens alone. Export it again."

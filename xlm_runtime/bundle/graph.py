@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xlm_runtime.tasks import TensorSpec
+from xlm_runtime.tasks import SEQLENS_K, TOKEN_OFFSET, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,18 @@ class Graph:
         return any("past_sequence" in spec.axes for spec in self.inputs)
 
     @property
+    def has_static_cache(self) -> bool:
+        """Whether its keys and values stay in place, with room for all tokens; see `tasks.static_cache_specs`."""
+        return any(spec.name == SEQLENS_K for spec in self.inputs)
+
+    @property
     def is_packed(self) -> bool:
         return self.layout == "packed"
+
+    @property
+    def tells_rows(self) -> bool:
+        """Whether it is packed and its attention knows where rows begin, so that it takes tokens that no row has."""
+        return any(spec.name == TOKEN_OFFSET for spec in self.inputs)
 
     @property
     def is_portable(self) -> bool:

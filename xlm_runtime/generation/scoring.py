@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from xlm_runtime.generation.decoder import CachedDecoder, Logits, Model, Prompt, RecomputingDecoder
+from xlm_runtime.generation.static_decoder import StaticDecoder, StaticModel
 from xlm_runtime.model.batching import plan_batches
 from xlm_runtime.numerics import log_softmax, pad
 
@@ -30,6 +31,42 @@ def score_cached(model: Model, prompts: Sequence[Prompt]) -> list[list[float]]:
         for row, value in zip(at, _chosen(logits, ids[at, step + start + 1]), strict=True):
             found[row].append(float(value))
     return found
+
+
+def score_static(model: StaticModel, prompts: Sequence[Prompt]) -> list[list[float]]:
+    """With a static cache, as prompts of which every token but the last is scored, a bounded number of logits at once;
+    for each prompt its `len - 1` log-probabilities."""
+    decoder = StaticDecoder(model)
+    found: list[list[float]] = []
+    for start, stop in _parts([len(prompt) - 1 for prompt in prompts]):
+        rows = prompts[start:stop]
+        feed = decoder.begin(rows)
+        ids, mask = pad([prompt.input_ids for prompt in rows], 0)
+        mask[:, :-1] &= mask[:, 1:]
+        mask[:, -1] = 0
+        real = np.flatnonzero(mask)  # where a token follows
+        values = np.zeros(0, np.float32)
+        for places in np.array_split(real, range(MOST_LOGITS, len(real), MOST_LOGITS)):
+            # each time as a new prompt, which writes the same keys and values again
+            cache = model.create_static_cache(len(rows), ids.shape[1])
+            outputs = model.feed({**feed, **cache.inputs, "logit_positions": places})
+            logits = outputs["logits"].astype(np.float32, copy=False)
+            values = np.concatenate((values, _chosen(logits, ids.reshape(-1)[places + 1])))
+        ends = np.cumsum([len(prompt) - 1 for prompt in rows])
+        found += [part.tolist() for part in np.split(values, ends[:-1])]
+    return found
+
+
+def _parts(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Neighbours of at most `MOST_LOGITS` in all, or one of more."""
+    start = total = 0
+    for i, count in enumerate(counts):
+        if i > start and total + count > MOST_LOGITS:
+            yield start, i
+            start, total = i, 0
+        total += count
+    if counts:
+        yield start, len(counts)
 
 
 def score_recomputed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,6 +65,35 @@ def search(decoder: Decoder, prompts: Sequence[Prompt], strategy: Strategy) -> S
         if not tokens:
             return
         logits = decoder.step(parents, tokens)
+
+
+class SelfFeeding(Protocol):
+    """A decoder that takes best tokens by itself, ahead of who reads them."""
+
+    def greedy(self, prompts: Sequence[Prompt], steps: int) -> Generator[list[int], None, None]:
+        """Each row's best next token, `steps` times, each from the ones before it."""
+        ...
+
+
+def feeds_itself(options: GenerationOptions, processors: list[Processor]) -> bool:
+    """Whether each token is the best one and nothing else about the scores is asked for."""
+    alone = options.num_beams == options.num_return_sequences == 1
+    return alone and not (options.do_sample or options.return_scores or processors)
+
+
+def search_greedily(decoder: SelfFeeding, prompts: Sequence[Prompt], steps: int, ending: Ending) -> Steps:
+    """`search` with the best token at each step, where the decoder takes it by itself. Rows that have ended go on there
+    and are not looked at; when all have, or whoever takes steps stops, so does the decoder."""
+    sequences = [Hypothesis(prompt) for prompt in prompts]
+    with closing(decoder.greedy(prompts, steps)) as following:
+        for tokens in following:
+            for i, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+                if sequence.ending is None:
+                    sequences[i] = sequence.extended(token, None, 0.0)
+                    sequences[i].ending = ending(sequences[i].new_ids)
+            yield [[sequence] for sequence in sequences]
+            if all(sequence.ending is not None for sequence in sequences):
+                return
 
 
 def make_strategy(

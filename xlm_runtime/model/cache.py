@@ -64,6 +64,41 @@ class Cache(Protocol):
         ...
 
 
+class StaticCache(Protocol):
+    """Keys and values that stay in place, with room for all tokens from the start; what a decoder needs of them.
+
+    A call writes new ones behind each row's tokens, in memory that all values share which are not reordered: only the
+    last of them is of use.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Sequences of the batch."""
+        ...
+
+    @property
+    def lengths(self) -> Array:
+        """(rows,) int64, tokens of each row."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The graph's `past_key_values.*`, each (rows, n_heads, room, head_dim)."""
+        ...
+
+    def grown(self, counts: Array) -> StaticCache:
+        """The cache with `counts` tokens more in each row, which a call is to write.
+
+        Raises:
+            InputError: more tokens than it was made for.
+        """
+        ...
+
+    def reorder(self, rows: Sequence[int] | Array) -> StaticCache:
+        """A cache whose row i is this one's row `rows[i]`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class KeyValueCache:
     """`Cache` in numpy arrays with room for tokens to come, which are contiguous, as sessions want them.

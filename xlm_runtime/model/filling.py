@@ -6,18 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xlm_runtime.filled_sizes import filled_size
 from xlm_runtime.numerics import move_positions
 from xlm_runtime.sessions import Array, Session
 from xlm_runtime.tasks import FILL, PAST, TensorSpec
-
-
-def filled_size(size: int, most: int) -> int:
-    """The next multiple of a step that is at most a quarter of the size, at most `most`, and a power of two.
-
-    A small batch is filled by little, and a large one in large steps: 5 → 5, 17 → 20, 33 → 40, 100 → 112.
-    """
-    step = min(most, 1 << max(0, size.bit_length() - 3))
-    return -(-size // step) * step
 
 
 class FilledSession:

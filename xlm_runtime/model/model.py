@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
-from xlm_runtime.errors import BundleError, InputError
+from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
-from xlm_runtime.model.cache import Cache, KeyValueCache
+from xlm_runtime.model.cache import Cache, KeyValueCache, StaticCache
 from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.processes import PerProcess
-from xlm_runtime.sessions import Array, CachingSession, Session, start_run
+from xlm_runtime.sessions import Array, CachingSession, Session, StaticCacheSession, start_run
 from xlm_runtime.tokenization import XLMTokenizer
 
 # axes of outputs that the configuration gives the size of
@@ -100,6 +100,7 @@ class BundleModel:
         self.languages = languages
         self.batching = batching
         self.has_cache = graph.has_cache
+        self.has_static_cache = graph.has_static_cache
         self._weights_check = weights_check
         self._reopen = reopen
         self._sizes = [
@@ -265,8 +266,7 @@ class BundleModel:
         return self._feed(inputs)()
 
     def _feed(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        check_ids(inputs, self.config, self.tokenizer.vocabulary.token)
-        self.check_weights()
+        self._check(inputs)
         wait = start_run(self.session, inputs)
         return lambda: self._checked(wait())
 
@@ -285,6 +285,29 @@ class BundleModel:
                 )
         return outputs
 
+    def greedy(self, inputs: Mapping[str, Array], max_length: int, steps: int) -> Generator[Array, None, None]:
+        """See `StaticCacheSession.greedy`.
+
+        Raises:
+            InputError, BundleError, EngineError: as `feed`.
+        """
+        self._check(inputs)
+        return self._static_session().greedy(inputs, max_length, steps)
+
+    def create_static_cache(self, rows: int, max_length: int | None = None) -> StaticCache:
+        """The memory of a static cache for `rows` sequences.
+
+        Args:
+            max_length: most tokens of a row; by default the model's positions.
+
+        Raises:
+            EngineError: the session has none.
+            OutOfMemoryError: the device has too little memory.
+        """
+        most = self.config.max_position_embeddings if max_length is None else max_length
+        cache: StaticCache = self._static_session().create_static_cache(rows, most)
+        return cache
+
     def create_cache(self, rows: int, max_length: int | None = None) -> Cache:
         """A cache of no tokens for `rows` sequences, on the device where the session computes on one.
 
@@ -300,6 +323,18 @@ class BundleModel:
     def max_rows(self, prompt: int, length: int) -> int | None:
         """Most rows that a cache takes of prompts of `prompt` tokens, which grow to `length`; None for any number."""
         return self.session.max_rows(prompt, length) if isinstance(self.session, CachingSession) else None
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
+        check_ids(inputs, self.config, self.tokenizer.vocabulary.token)
+        self.check_weights()
+
+    def _static_session(self) -> StaticCacheSession:
+        if not isinstance(self.session, StaticCacheSession):
+            raise EngineError(
+                f"The graph '{self.graph.file}' writes keys and values in place on a GPU, which provider="
+                f"'{self.provider}' does not; use provider='cuda', or another of the bundle's graphs."
+            )
+        return self.session
 
 
 def _excerpt(text: str, most: int = 40) -> str:

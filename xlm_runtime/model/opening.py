@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
+from xlm_runtime.filled_sizes import NOT_FILLED, Filling
 from xlm_runtime.families import family_of
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
@@ -17,11 +18,11 @@ from xlm_runtime.model.filling import FilledSession
 from xlm_runtime.model.full_logits import FullLogitsSession
 from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.model import BundleModel
-from xlm_runtime.model.packing import INDEX_INPUTS, Multiples, PackedSession
+from xlm_runtime.model.packing import INDEX_INPUTS, PackedSession
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
-from xlm_runtime.tasks import LAYOUTS, PAST, find_task
+from xlm_runtime.tasks import LAYOUTS, PAST, SEQLENS_K, find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
@@ -107,7 +108,9 @@ def open_model(
     except (EngineError, BundleError):
         weights_check.get().result()  # a damaged file is the better explanation
         raise
-    session = padded_session(session, bundle, chosen.graph, row.multiples)
+    captured = (gpu or GpuOptions()).captures(row, chosen.graph)
+    filling = row.filling if captured or not row.on_gpu else NOT_FILLED
+    session = padded_session(session, bundle, chosen.graph, filling)
     if find_task(bundle.architecture, task).kept == "logit_positions" and "logit_positions" not in session.input_names:
         session = FullLogitsSession(session)
     loaded = tokenizer.result()
@@ -127,15 +130,16 @@ def open_model(
     )
 
 
-def padded_session(session: Session, bundle: Bundle, graph: Graph, multiples: tuple[int, int] = (1, 1)) -> Session:
+def padded_session(session: Session, bundle: Bundle, graph: Graph, filling: Filling = NOT_FILLED) -> Session:
     """An opened graph that takes and gives padded arrays, whatever its layout.
 
     Args:
-        multiples: what batches are filled up to, see `Multiples` and `FilledSession`; by default nothing.
+        filling: what batches are filled up to; by default nothing.
     """
     if not graph.is_packed:
-        return session if multiples[1] == 1 else FilledSession(session, graph.inputs, graph.outputs, multiples[1])
-    return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type, Multiples(*multiples))
+        step = filling.padded_step
+        return session if step == 1 else FilledSession(session, graph.inputs, graph.outputs, step)
+    return PackedSession(session, graph.inputs, graph.outputs, bundle.config.summary_type, filling)
 
 
 def check_graph(graph: Graph, bundle: Bundle) -> None:
@@ -151,7 +155,7 @@ def check_graph(graph: Graph, bundle: Bundle) -> None:
         )
     names = [spec.name for spec in graph.inputs]
     past = [name for name in names if name.startswith(PAST)]
-    fed = (*_FED, "position_ids", *past) if past else _FED
+    fed = (*_FED, "position_ids", SEQLENS_K, *past) if past else _FED
     if graph.is_packed:
         fed = (*_FED, *INDEX_INPUTS)
     if bundle.task != "text-generation":  # where transformers gives none either

@@ -5,7 +5,8 @@ values to packs, (packs, longest), and gathers what attention makes of them back
 tokens alone. In its last layer it computes only the tokens that its head reads.
 
 Short rows stand in one pack, one behind the other, and do not see each other (Krell et al. 2021, "Efficient sequence
-packing without cross-contamination"). Where a head looks at whole rows, each has a pack for itself.
+packing without cross-contamination"). Where a head looks at whole rows, each has a pack for itself, and so it has in
+graphs for CUDA, whose attention knows the rows by `cumulative_sequence_length`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.filling import filled_size
+from xlm_runtime.filled_sizes import NOT_FILLED, Filling, Sizes
 from xlm_runtime.sessions import Array, Session, start_run
 from xlm_runtime.tasks import FILL, TensorSpec
 
@@ -33,20 +35,14 @@ INDEX_INPUTS = (
     "kept_index",
     "kept_token_index",
     "kept_padded_index",
+    "token_offset",
+    "cumulative_sequence_length",
 )
 
-
-@dataclass(frozen=True)
-class Multiples:
-    """What the tokens of a batch and its longest row are filled up to: a multiple of each.
-
-    A session that prepares itself for every new shape meets few of them then. The places that are added hold token 0
-    of the vocabulary, no row attends to them, and no answer has them. Few tokens are filled up by few, see
-    `filled_size`: a call with one short row lasts as long as it has tokens.
-    """
-
-    tokens: int = 1
-    longest: int = 1
+# Packings kept, of batches of at most so many places: to make one takes longer than all else that a session on a GPU
+# does for a call. A place takes some 20 bytes, so they take 40 MB at the very most.
+_MOST_PACKINGS = 128
+_MOST_PLACES = 16384
 
 
 class PackedSession:
@@ -55,8 +51,8 @@ class PackedSession:
     Args:
         session: the packed graph's.
         inputs, outputs: the packed graph's.
-        summary_type: the configuration's, see `pack`.
-        multiples: by default nothing is filled up.
+        summary_type: the configuration's, see `plan_packing`.
+        filling: what batches are filled up to; by default nothing.
     """
 
     def __init__(
@@ -65,13 +61,13 @@ class PackedSession:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         summary_type: str,
-        multiples: Multiples = Multiples(),
+        filling: Filling = NOT_FILLED,
     ) -> None:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
-        self._summary_type = summary_type
-        self._multiples = multiples
+        self._plan = partial(plan_packing, inputs=inputs, summary_type=summary_type, filling=filling)
+        self._remembered = _remember(self._plan)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -85,9 +81,20 @@ class PackedSession:
         return self.start(inputs)()
 
     def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        packed = pack(inputs, self._inputs, self._summary_type, self._multiples.longest)
-        wait = start_run(self._session, fill_up(packed, self._inputs, self._multiples))
-        return lambda: unpack(wait(), self._outputs, inputs["attention_mask"])
+        mask = inputs["attention_mask"] != 0
+        packing = self._plan(mask) if mask.size > _MOST_PLACES else self._remembered(mask.shape, mask.tobytes())
+        wait = start_run(self._session, packing.pack(inputs))
+        return lambda: packing.unpack(wait(), self._outputs)
+
+
+def _remember(plan: Callable[[NDArray[np.bool_]], Packing]) -> Callable[[tuple[int, ...], bytes], Packing]:
+    """`plan` of a mask's shape and bytes, which batches with rows of the same lengths share."""
+
+    @lru_cache(_MOST_PACKINGS)
+    def remembered(shape: tuple[int, ...], values: bytes) -> Packing:
+        return plan(np.frombuffer(values, bool).reshape(shape))
+
+    return remembered
 
 
 def padded_names(inputs: Sequence[TensorSpec]) -> tuple[str, ...]:
@@ -103,103 +110,157 @@ def _reads_logit_positions(inputs: Sequence[TensorSpec]) -> bool:
     return any(spec.name == "kept_index" and spec.axes == ("kept",) for spec in inputs)
 
 
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Where the tokens of a batch stand in a packed graph: what follows from its mask alone, see `plan_packing`.
+
+    Args:
+        mask: (batch, [num_choices,] sequence).
+        places: (tokens,), each token's place in the padded batch, row · sequence + column.
+        sizes: the packed graph's axes that are filled up, and their sizes.
+        index: the packed graph's index arrays.
+        specs: the packed graph's inputs.
+        reads_positions: whether it gives logits of the tokens at `logit_positions`.
+    """
+
+    mask: NDArray[np.bool_]
+    places: NDArray[np.int64]
+    sizes: Mapping[str, int]
+    index: Mapping[str, Array]
+    specs: Sequence[TensorSpec]
+    reads_positions: bool
+
+    def pack(self, padded: Mapping[str, Array]) -> dict[str, Array]:
+        """The graph's inputs for a batch of this mask.
+
+        Raises:
+            InputError: a logit position at padding.
+        """
+        arrays = dict(self.index)
+        if self.reads_positions:
+            kept = _tokens_at(padded["logit_positions"], self.places, self.mask.shape)
+            arrays |= _kept_layout(kept, self.index)
+        for spec in self.specs:
+            name = spec.name
+            if name in _OF_TOKENS and name in padded:
+                arrays[name] = self._tokens(padded[name])
+            elif name not in arrays:
+                arrays[name] = _filled(padded[name], spec, self.sizes)
+        return arrays
+
+    def unpack(self, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+        """A packed graph's outputs as the padded graph gives them, without what the batch was filled up with.
+
+        (tokens, …) become (batch, sequence, …), zeros at padding.
+        """
+        spread = dict(outputs)
+        for spec in specs:
+            if spec.axes[0] == "tokens":
+                value = outputs[spec.name][: len(self.places)]
+                if len(self.places) < self.mask.size:
+                    padded = np.zeros((self.mask.size, *value.shape[1:]), value.dtype)
+                    padded[self.places] = value
+                    value = padded
+                spread[spec.name] = value.reshape(*self.mask.shape, *value.shape[1:])
+        return spread
+
+    def _tokens(self, padded: Array) -> Array:
+        """(batch, …, sequence, …) → (tokens, …), the tokens that are added 0."""
+        flat = padded.reshape(self.mask.size, *padded.shape[self.mask.ndim :])
+        count = len(self.places)
+        if self.sizes["tokens"] == count:
+            return flat if count == self.mask.size else flat.take(self.places, axis=0)
+        tokens = np.zeros((self.sizes["tokens"], *flat.shape[1:]), flat.dtype)
+        tokens[:count] = flat.take(self.places, axis=0)
+        return tokens
+
+
 def pack(
-    padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str, multiple: int = 1
+    padded: Mapping[str, Array], inputs: Sequence[TensorSpec], summary_type: str, filling: Filling = NOT_FILLED
 ) -> dict[str, Array]:
     """A packed graph's inputs from those of the padded graph for the same batch.
 
     Args:
         padded: arrays (batch, [num_choices,] sequence, …) with `attention_mask` among them; `position_ids` may be
             absent and are then 0, 1, … from the left. `logit_positions` are flat indices into batch·sequence.
-        inputs: the packed graph's.
-        summary_type: the configuration's, for heads that read one token of a sequence.
-        multiple: packs that rows may share have a multiple of so many places.
+        inputs, summary_type, filling: see `plan_packing`.
 
     Returns:
-        An array for each of `inputs`, see `tasks.graph_inputs`.
+        An array for each of `inputs`, see `tasks.graph_inputs` and `tasks.cuda_packed_inputs`.
 
     Raises:
         InputError: a batch without a real token, or a logit position at padding.
     """
-    mask = padded["attention_mask"] != 0
-    longest = mask.shape[-1]
-    rows, columns = mask.reshape(-1, longest).nonzero()  # (tokens,)
-    if not len(rows):
-        raise InputError("attention_mask has no real token; give a packed graph at least one.")
-    tokens = np.arange(len(rows))
-    counts = np.bincount(rows, minlength=mask.size // longest)
-    first = counts.cumsum() - counts  # (rows,): each one's first token
-    specs = {spec.name: spec for spec in inputs}
-    if specs["padded_index"].axes[0] == "packs":
-        starts, shape = _share_packs(counts.tolist(), multiple)
-        token_index = (starts - first)[rows] + tokens
-    else:
-        token_index, shape = rows * longest + columns, mask.shape
-    padded_index, segment_ids = np.zeros((2, *shape), np.int64)  # padding stands at token 0
-    padded_index.reshape(-1)[token_index] = tokens
-    segment_ids.reshape(-1)[token_index] = rows + 1
-    arrays: dict[str, Array] = {
-        **padded,
-        "position_ids": columns,
-        **{name: padded[name][mask] for name in _OF_TOKENS if name in padded},
-        "token_index": token_index,
-        "padded_index": padded_index,
-        "segment_ids": segment_ids,
-    }
-    if "kept_index" in specs:
-        if _reads_logit_positions(inputs):
-            kept = _tokens_at(padded["logit_positions"], rows * longest + columns, mask.shape)
-        else:
-            last = first + counts - 1  # any token for a row without one
-            kept = np.minimum(first, len(tokens) - 1) if summary_type == "first" else np.maximum(last, 0)
-            kept = kept.reshape(mask.shape[:-1])
-        arrays |= _kept_layout(kept, token_index // shape[-1], padded_index.size // shape[-1])
-    return {name: np.ascontiguousarray(arrays[name]) for name in specs}
+    return plan_packing(padded["attention_mask"] != 0, inputs, summary_type, filling).pack(padded)
 
 
-def fill_up(packed: Mapping[str, Array], inputs: Sequence[TensorSpec], multiples: Multiples) -> dict[str, Array]:
-    """The same batch with more tokens, and more places in a pack, see `Multiples`.
+def plan_packing(
+    mask: NDArray[np.bool_], inputs: Sequence[TensorSpec], summary_type: str, filling: Filling = NOT_FILLED
+) -> Packing:
+    """Where the tokens of a batch stand.
 
     Args:
-        packed: what `pack` returns.
+        mask: (batch, [num_choices,] sequence), the real tokens.
         inputs: the packed graph's.
+        summary_type: the configuration's, for heads that read one token of a sequence.
+        filling: sizes that the batch is filled up to. Tokens that are added are token 0 of the vocabulary; no row
+            attends to them, and no answer has them.
+
+    Raises:
+        InputError: a batch without a real token.
     """
-    sizes = {"tokens": len(packed["token_index"]), "longest": packed["padded_index"].shape[-1]}
-    added = {
-        "tokens": filled_size(sizes["tokens"], multiples.tokens) - sizes["tokens"],
-        "longest": -sizes["longest"] % multiples.longest,
-    }
-    if not any(added.values()):
-        return dict(packed)
-    row, column = np.divmod(packed["token_index"], sizes["longest"])
-    arrays = {**packed, "token_index": row * (sizes["longest"] + added["longest"]) + column}
-    filled = {}
-    for spec in inputs:
-        widths = [(0, added.get(axis, 0)) for axis in spec.axes]
-        filled[spec.name] = np.pad(arrays[spec.name], widths, constant_values=FILL.get(spec.name, 0))
+    longest = mask.shape[-1]
+    places = np.flatnonzero(mask)  # (tokens,)
+    if not len(places):
+        raise InputError("attention_mask has no real token; give a packed graph at least one.")
+    tokens = np.arange(len(places))
+    counts = np.count_nonzero(mask, axis=-1).reshape(-1)  # (rows,)
+    first = counts.cumsum() - counts  # (rows,): each one's first token
+    row = np.repeat(np.arange(len(counts)), counts)  # (tokens,)
+    column = places - row * longest
+    axes = {spec.name: spec.axes for spec in inputs}
+    share_packs = axes.get("padded_index", ("rows",))[0] == "packs"
+    sizes = filling.fill(Sizes(len(tokens), len(counts), int(counts.max()) if share_packs else longest))
+    index: dict[str, Array] = {"position_ids": column}
+    if "padded_index" in axes:
+        if share_packs:
+            starts, shape = _share_packs(counts.tolist(), sizes.longest)
+            token_index = (starts - first)[row] + tokens
+        else:
+            token_index, shape = row * sizes.longest + column, (*mask.shape[:-1], sizes.longest)
+        padded_index, segment_ids = np.zeros((2, *shape), np.int64)  # padding stands at token 0
+        padded_index.reshape(-1)[token_index] = tokens
+        segment_ids.reshape(-1)[token_index] = row + 1
+        index |= {"token_index": token_index, "padded_index": padded_index, "segment_ids": segment_ids}
+    if "token_offset" in axes:
+        index |= _row_layout(counts, tokens + (np.arange(len(counts)) * sizes.longest - first)[row], sizes)
+    reads_positions = _reads_logit_positions(inputs)
+    if "kept_index" in axes and not reads_positions:
+        last = first + counts - 1  # any token for a row without one
+        kept = np.minimum(first, len(tokens) - 1) if summary_type == "first" else np.maximum(last, 0)
+        index |= _kept_layout(kept.reshape(mask.shape[:-1]), index)
+    filled = {"tokens": sizes.tokens, "longest": sizes.longest}
+    index = {spec.name: _filled(index[spec.name], spec, filled) for spec in inputs if spec.name in index}
+    return Packing(mask, places, filled, index, tuple(inputs), reads_positions)
+
+
+def _filled(array: Array, spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    """The array with more places behind, where an axis is to have more."""
+    shape = tuple(sizes.get(axis, size) for axis, size in zip(spec.axes, array.shape, strict=True))
+    if shape == array.shape:
+        return np.ascontiguousarray(array)
+    filled = np.full(shape, FILL.get(spec.name, 0), array.dtype)
+    filled[tuple(map(slice, array.shape))] = array
     return filled
 
 
-def unpack(outputs: Mapping[str, Array], specs: Sequence[TensorSpec], attention_mask: Array) -> dict[str, Array]:
-    """A packed graph's outputs as the padded graph gives them: (tokens, …) → (batch, sequence, …), zeros at padding.
-
-    Tokens beyond those of `attention_mask` are what `fill_up` added.
-    """
-    spread = dict(outputs)
-    for name in [spec.name for spec in specs if spec.axes[0] == "tokens"]:
-        mask, value = attention_mask != 0, outputs[name]
-        spread[name] = np.zeros((*mask.shape, *value.shape[1:]), value.dtype)
-        spread[name][mask] = value[: int(mask.sum())]
-    return spread
-
-
-def _share_packs(counts: Sequence[int], multiple: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Lines for rows of `counts` tokens: the longest row first, each to the fullest pack that has room for it.
+def _share_packs(counts: Sequence[int], longest: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Packs of `longest` places for rows of `counts` tokens: the longest row first, each to the fullest pack that has
+    room for it.
 
     Returns:
         The place of each row's first token, pack · longest + column, and (packs, longest).
     """
-    longest = -(-max(counts) // multiple) * multiple
     starts, packs = [0] * len(counts), 0
     free: list[tuple[int, int]] = []  # (room, pack), sorted
     for row in sorted((row for row, count in enumerate(counts) if count), key=lambda row: -counts[row]):
@@ -226,17 +287,45 @@ def _tokens_at(positions: NDArray[np.int64], places: Array, shape: tuple[int, ..
     return tokens
 
 
-def _kept_layout(kept: NDArray[np.int64], pack_of: NDArray[np.int64], packs: int) -> dict[str, Array]:
+def _row_layout(counts: NDArray[np.int64], places: NDArray[np.int64], sizes: Sizes) -> dict[str, Array]:
+    """What attention on CUDA reads of the rows, which it finds without holes.
+
+    Args:
+        counts: (rows,), each one's tokens.
+        places: (tokens,), each token's place, row · longest + its number in the row.
+        sizes: those of the filled batch: tokens that are added stand in rows behind.
+
+    Returns:
+        `token_offset` (rows, longest) int32, the places of the tokens and then those of padding, each in order, and
+        `cumulative_sequence_length` (rows + 1,) int32, where each row's tokens begin, and their number.
+    """
+    rows, count = len(counts), len(places)
+    added = np.arange(rows * sizes.longest, rows * sizes.longest + sizes.tokens - count)
+    padding = np.ones(sizes.rows * sizes.longest, bool)
+    padding[places] = padding[added] = False
+    offsets = np.concatenate((places, added, np.flatnonzero(padding)), dtype=np.int32, casting="same_kind")
+    bounds = np.zeros(sizes.rows + 1, np.int32)
+    counts.cumsum(out=bounds[1 : rows + 1])
+    ends = np.arange(1, sizes.rows - rows + 1) * sizes.longest + count
+    bounds[rows + 1 :] = np.minimum(ends, sizes.tokens)
+    return {"token_offset": offsets.reshape(-1, sizes.longest), "cumulative_sequence_length": bounds}
+
+
+def _kept_layout(kept: NDArray[np.int64], index: Mapping[str, Array]) -> dict[str, Array]:
     """Index arrays of the kept tokens, whose number differs from pack to pack.
 
     Args:
         kept: tokens, in any shape and order.
-        pack_of: (tokens,), each token's pack of attention.
+        index: `token_index` and `padded_index` where the kept tokens have packs too.
     """
+    if "padded_index" not in index:
+        return {"kept_index": kept}
+    longest = index["padded_index"].shape[-1]
+    packs = index["padded_index"].size // longest
     if kept.size == 1 and packs == 1:  # one row, the call that has to be fast
         place = np.zeros_like(kept)
         return {"kept_index": kept, "kept_token_index": place, "kept_padded_index": place.reshape(1, 1)}
-    pack = pack_of[kept].reshape(-1)
+    pack = (index["token_index"][kept] // longest).reshape(-1)
     counts = np.bincount(pack, minlength=packs)
     order = np.argsort(pack, kind="stable")
     column = np.empty_like(pack)  # a kept token's place among those of its pack

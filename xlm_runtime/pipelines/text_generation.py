@@ -14,7 +14,8 @@ from xlm_runtime.generation.decoder import CachedDecoder, Decoder, Prompt, Recom
 from xlm_runtime.generation.options import GenerationOptions
 from xlm_runtime.generation.processors import make_processors
 from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, split_batch
-from xlm_runtime.generation.search import Hypothesis, Steps, make_strategy, search
+from xlm_runtime.generation.search import Hypothesis, Steps, feeds_itself, make_strategy, search, search_greedily
+from xlm_runtime.generation.static_decoder import StaticDecoder
 from xlm_runtime.generation.streaming import TextStreamer, cut_at_stop
 from xlm_runtime.model.cache import KeyValueCache
 from xlm_runtime.model.model import BundleModel
@@ -174,6 +175,8 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         Args:
             max_length: most tokens of a row, padding included; by default the model's positions.
         """
+        if self.model.has_static_cache:
+            return StaticDecoder(self.model, max_length)
         if self.model.has_cache:
             return CachedDecoder(self.model, max_length)
         return RecomputingDecoder(self.model, self._mask_id)
@@ -193,6 +196,8 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
             return "length" if len(ids) >= options.max_new_tokens else None
 
         decoder = self.decoder(max(map(len, prompts)) + options.max_new_tokens)
+        if isinstance(decoder, StaticDecoder) and feeds_itself(options, processors):
+            return search_greedily(decoder, prompts, options.max_new_tokens, ending)
         return search(decoder, prompts, make_strategy(prompts, options, processors, ending))
 
     def _pieces(self, prompt: Prompt, options: GenerationOptions) -> Iterator[str]:

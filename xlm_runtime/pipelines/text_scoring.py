@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.generation.prompts import PromptBuilder, PromptRow, batch_options, split_batch
-from xlm_runtime.generation.scoring import score_cached, score_recomputed
+from xlm_runtime.generation.scoring import score_cached, score_recomputed, score_static
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.base import Pipeline, read_text
 
@@ -57,7 +57,9 @@ class TextScoringPipeline(Pipeline[TextScoringOptions, PromptRow, list[float], T
         found: list[list[float]] = []
         for part in split_batch(self.model, batch, 1, 0):
             prompts = [row.prompt for row in part]
-            if self.model.has_cache:
+            if self.model.has_static_cache:
+                found += score_static(self.model, prompts)
+            elif self.model.has_cache:
                 found += score_cached(self.model, prompts)
             else:
                 found += score_recomputed(self.model, prompts, self._mask_id, self.model.batching.max_tokens)

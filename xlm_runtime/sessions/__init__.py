@@ -16,10 +16,20 @@ from xlm_runtime.sessions.session import (
     Opener,
     Session,
     SessionOptions,
+    StaticCacheSession,
     start_run,
 )
 
-__all__ = ["Array", "CachingSession", "GpuOptions", "GraphSource", "Session", "open_session", "start_run"]
+__all__ = [
+    "Array",
+    "CachingSession",
+    "GpuOptions",
+    "GraphSource",
+    "Session",
+    "StaticCacheSession",
+    "open_session",
+    "start_run",
+]
 
 
 def open_session(

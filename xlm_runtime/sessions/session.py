@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -75,6 +75,24 @@ class CachingSession(Session, Protocol):
 
     def max_rows(self, prompt: int, length: int) -> int | None:
         """Most rows that prompts of `prompt` tokens may have, which grow to `length`; None for any number."""
+        ...
+
+
+@runtime_checkable
+class StaticCacheSession(Session, Protocol):
+    """A session that may have a graph with a static cache, see `tasks.static_cache_specs`."""
+
+    def create_static_cache(self, rows: int, max_length: int) -> Any:
+        """An empty `xlm_runtime.model.cache.StaticCache` for `rows` sequences of at most `max_length` tokens."""
+        ...
+
+    def greedy(self, inputs: Mapping[str, Array], max_length: int, steps: int) -> Generator[Array, None, None]:
+        """(rows,) int64, the best token behind each row, and then behind each row with it, `steps` times in all.
+
+        Args:
+            inputs: the graph's inputs for the prompts but for keys and values, one of `logit_positions` for each row.
+            max_length: most tokens of a row.
+        """
         ...
 
 

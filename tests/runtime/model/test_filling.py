@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import Bundles
 from xlm_runtime.bundle import Bundle
-from xlm_runtime.model.filling import FilledSession, filled_size
+from xlm_runtime.filled_sizes import filled_size
+from xlm_runtime.model.filling import FilledSession
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import PAST
 

@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 
 from xlm_runtime import XLMConfig
 from xlm_runtime.errors import InputError
+from xlm_runtime.filled_sizes import Multiples
 from xlm_runtime.model.batching import PACKED_PLACES, plan_batches
-from xlm_runtime.model.packing import Multiples, fill_up, pack, unpack
-from xlm_runtime.tasks import TASKS, TensorSpec, find_task, graph_inputs, graph_outputs, uses_cache
+from xlm_runtime.model.packing import pack, plan_packing
+from xlm_runtime.tasks import (
+    ROW_INPUTS,
+    TASKS,
+    TensorSpec,
+    cuda_packed_inputs,
+    find_task,
+    graph_inputs,
+    graph_outputs,
+    uses_cache,
+)
 
 FEATURES = find_task("XLMModel")
 CLASSIFIER = find_task("XLMForSequenceClassification")
@@ -56,7 +66,8 @@ def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> Non
     assert {array.dtype for array in packed.values()} == {np.dtype(np.int64)}
     specs = (TensorSpec("x", "float", ("tokens", "emb_dim")), TensorSpec("y", "float", ("batch",)))
     values = np.random.default_rng(0).normal(size=(len(tokens), 3))
-    back = unpack({"x": values, "y": values}, specs, arrays["attention_mask"])
+    packing = plan_packing(arrays["attention_mask"] != 0, graph_inputs(FEATURES, config(), layout="packed"), "first")
+    back = packing.unpack({"x": values, "y": values}, specs)
     assert back["y"] is values
     for token, place in enumerate(tokens):
         assert (back["x"][place] == values[token]).all()
@@ -66,7 +77,7 @@ def test_every_token_finds_its_place_and_the_way_back(lengths: list[int]) -> Non
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=30).filter(any), st.integers(1, 9))
 def test_lines_are_full(lengths: list[int], multiple: int) -> None:
     """No two could be one: the second of them was begun with a row that did not fit into the first."""
-    packed = pack(padded(lengths), graph_inputs(FEATURES, config(), layout="packed"), "first", multiple)
+    packed = pack(padded(lengths), graph_inputs(FEATURES, config(), layout="packed"), "first", Multiples(1, multiple))
     longest = packed["segment_ids"].shape[1]
     assert longest % multiple == 0
     assert 0 <= longest - max(lengths) < multiple
@@ -92,8 +103,9 @@ def test_filled_up_batches_have_their_tokens_where_they_were(lengths: list[int],
     task = find_task("XLMForQuestionAnswering")
     specs = graph_inputs(task, config(), layout="packed")
     p_mask = np.zeros((len(lengths), max(lengths)), np.float32)
-    packed = pack(padded(lengths, p_mask=p_mask, cls_index=np.zeros(len(lengths), np.int64)), specs, "first")
-    filled = fill_up(packed, specs, Multiples(tokens, longest))
+    arrays = padded(lengths, p_mask=p_mask, cls_index=np.zeros(len(lengths), np.int64))
+    packed = pack(arrays, specs, "first")
+    filled = pack(arrays, specs, "first", Multiples(tokens, longest))
     count, width = sum(lengths), filled["padded_index"].shape[1]
     step = min(tokens, max(power for power in (1, 2, 4, 8, 16) if power == 1 or power <= count / 4))
     assert len(filled["input_ids"]) % step == 0
@@ -113,9 +125,9 @@ def test_filled_up_batches_have_their_tokens_where_they_were(lengths: list[int],
     assert (filled["p_mask"][:, max(lengths) :] == 1).all()  # no answer begins there
     places = filled["padded_index"].reshape(-1)[filled["token_index"][:count]]
     assert places.tolist() == list(range(count))
-    specs = (TensorSpec("x", "float", ("tokens",)),)
-    back = unpack({"x": np.arange(len(filled["input_ids"]))}, specs, padded(lengths)["attention_mask"])
-    assert back["x"][padded(lengths)["attention_mask"] != 0].tolist() == list(range(count))
+    packing = plan_packing(arrays["attention_mask"] != 0, specs, "first", Multiples(tokens, longest))
+    back = packing.unpack({"x": np.arange(len(filled["input_ids"]))}, (TensorSpec("x", "float", ("tokens",)),))
+    assert back["x"][arrays["attention_mask"] != 0].tolist() == list(range(count))
 
 
 @given(masks, st.data())
@@ -129,6 +141,27 @@ def test_kept_positions(lengths: list[int], data: st.DataObject) -> None:
     )
     assert [places[token] for token in packed["kept_index"]] == positions.tolist()
     assert_kept_stand_in_their_lines(packed)
+
+
+@given(masks, st.sampled_from(["first", "last", "mean"]))
+def test_rows_for_cuda(lengths: list[int], summary_type: str) -> None:
+    """Each row stands for itself: its tokens' places, those of padding behind all of them, and where rows begin."""
+    settings = config(summary_type=summary_type)
+    portable = graph_inputs(CLASSIFIER, settings, layout="packed")
+    specs = cuda_packed_inputs(CLASSIFIER, settings, portable)
+    packed = pack(padded(lengths), specs, summary_type)
+    of_rows = {"token_index", "padded_index"} if summary_type == "mean" else {"kept_index"}
+    assert set(packed) == {"input_ids", "position_ids", "langs", *of_rows, *(spec.name for spec in ROW_INPUTS)}
+    mask = padded(lengths)["attention_mask"].reshape(-1)
+    assert packed["token_offset"].shape == (len(lengths), max(lengths))
+    assert packed["token_offset"].reshape(-1).tolist() == [*np.flatnonzero(mask), *np.flatnonzero(mask == 0)]
+    assert packed["cumulative_sequence_length"].tolist() == [sum(lengths[:row]) for row in range(len(lengths) + 1)]
+    assert {packed[spec.name].dtype for spec in ROW_INPUTS} == {np.dtype(np.int32)}
+    from_the_right = padded(lengths) | {"attention_mask": padded(lengths)["attention_mask"][:, ::-1]}
+    assert (pack(from_the_right, specs, summary_type)["token_offset"] == packed["token_offset"]).all()
+    theirs = pack(padded(lengths), portable, summary_type)
+    for name in ("input_ids", "position_ids", "langs", *of_rows):
+        assert (packed[name] == theirs[name]).all()
 
 
 def assert_kept_stand_in_their_lines(packed: dict[str, np.ndarray]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
-from xlm_runtime.sessions.gpu.padding import Placement
+from xlm_runtime.sessions.gpu.memory import Bytes
+from xlm_runtime.sessions.gpu.padding import Placement, view
 from xlm_runtime.sessions.gpu.planning import (
     ANY_SHAPE,
     NOTHING,
@@ -21,10 +23,14 @@ from xlm_runtime.sessions.gpu.planning import (
     plan_buffer,
     read_dims,
 )
+from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
 
 # Plans kept; a session sees as many different shapes as there are lengths and batches.
 _MOST_PLANS = 1024
+
+# Bytes between two outputs that come back with them rather than spend a copy more.
+_GAP = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,32 @@ class CallPlan:
     back: tuple[Placement, ...]
     back_bytes: int
     calls: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    _views: dict[str, tuple[Bytes, tuple[Array, ...]]] = field(default_factory=dict)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """Offsets and sizes of what is copied back: one piece where little lies between, since a copy takes some 5 µs."""
+        pieces: list[tuple[int, int]] = []
+        for place in self.back:
+            start, end = place.region.offset, place.region.offset + place.used
+            if pieces and start - sum(pieces[-1]) <= _GAP:
+                start, _ = pieces.pop()
+            pieces.append((start, end - start))
+        return tuple(pieces)
+
+    def sent_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `sent` in the host's buffer; the same arrays for the same buffer."""
+        return self._viewed("sent", self.sent, buffer)
+
+    def back_views(self, buffer: Bytes) -> tuple[Array, ...]:
+        """The regions of `back` in the host's buffer."""
+        return self._viewed("back", self.back, buffer)
+
+    def _viewed(self, name: str, places: tuple[Placement, ...], buffer: Bytes) -> tuple[Array, ...]:
+        known = self._views.get(name)
+        if known is None or known[0] is not buffer:
+            known = self._views[name] = buffer, tuple(view(place, buffer) for place in places)
+        return known[1]
 
 
 class Planner:
@@ -50,6 +82,10 @@ class Planner:
 
     Args:
         buckets: pad to the sizes of `planning.bucket_size`.
+
+    Attributes:
+        past, present: the tensors of keys and values.
+        static: the executor writes new keys and values into the past's own memory.
 
     Raises:
         EngineError: an output whose shape does not follow from the inputs'.
@@ -70,6 +106,7 @@ class Planner:
         self.past = tuple(tensor for tensor in executor.inputs if tensor.name.startswith(PAST))
         outputs = {tensor.name: tensor for tensor in executor.outputs}
         self.present = tuple(outputs[tensor.name.replace(PAST, PRESENT, 1)] for tensor in self.past)
+        self.static = bool(self.past) and self.present[0].axes == self.past[0].axes
 
     def dims(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of a call's dimensions; raises EngineError for shapes that contradict the graph."""
@@ -140,3 +177,4 @@ def _places(
     tensors = tuple(tensor for tensor in tensors if tensor not in without)
     regions, size = plan_buffer(tensors, bucket)
     return tuple(Placement.plan(tensor, regions[tensor.name], dims, bucket) for tensor in tensors), size
+

@@ -10,7 +10,7 @@ import numpy as np
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.machine import describe_gpu, open_cuda
-from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, OutOfMemoryError, describe_bytes
+from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, Event, OutOfMemoryError, describe_bytes
 
 
 class CudaDevice:
@@ -34,6 +34,7 @@ class CudaDevice:
         self._addresses: set[int] = set()
         self.closed = False
         self._host: dict[int, Bytes] = {}
+        self._events: list[Any] = []
         self.index = index
         self.activate()
         self.name, self.architecture = describe_gpu(self._call("cudaGetDeviceProperties", index))
@@ -101,6 +102,17 @@ class CudaDevice:
     def synchronize(self) -> None:
         self._call("cudaStreamSynchronize", self._stream)
 
+    def event(self) -> Event:
+        event = self._call("cudaEventCreateWithFlags", self._cuda.cudaEventDisableTiming)
+        self._events.append(event)
+        return cast(Event, event)
+
+    def record(self, event: Event) -> None:
+        self._call("cudaEventRecord", event, self._stream)
+
+    def wait(self, event: Event) -> None:
+        self._call("cudaEventSynchronize", event)
+
     def capture(self, enqueue: Callable[[], None]) -> CapturedGraph:
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
@@ -128,6 +140,8 @@ class CudaDevice:
         self.closed = True
         self.activate()
         self._cuda.cudaStreamSynchronize(self._stream)
+        for event in self._events:
+            self._cuda.cudaEventDestroy(event)
         for pointer in self._host:
             self._cuda.cudaFreeHost(pointer)
         for address in self._addresses:

@@ -17,8 +17,12 @@ from xlm_runtime.errors import EngineError
 # Blocks kept for reuse: two caches and the new tokens, in a few sizes.
 _MOST_FREE_BLOCKS = 16
 
+# A buffer's first size: ids and indices of the largest batch that is captured fit, and no graph is lost as it grows.
+_LEAST_ARENA = 1 << 20
+
 Bytes = NDArray[np.uint8]
 CapturedGraph = NewType("CapturedGraph", object)
+Event = NewType("Event", object)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class OutOfMemoryError(EngineError, MemoryError):
 
 
 class Device(Protocol):
-    """A device and one stream on it. What is enqueued runs in order; only `synchronize` waits for it."""
+    """A device and one stream on it. What is enqueued runs in order; only `synchronize` and `wait` wait for it."""
 
     kind: str
     """ONNX Runtime's name of the kind of device, "cuda"."""
@@ -88,6 +92,22 @@ class Device(Protocol):
         """
         ...
 
+    def event(self) -> Event:
+        """A mark to set on the stream, again and again; it lasts as long as the device."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Set a mark behind what was enqueued so far."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Wait until all before a mark, where it was set last, is done.
+
+        Raises:
+            EngineError: something of it failed.
+        """
+        ...
+
     def capture(self, enqueue: Callable[[], None]) -> CapturedGraph:
         """Record what `enqueue` puts on the stream, without running it."""
         ...
@@ -104,8 +124,8 @@ class Device(Protocol):
 class Arena:
     """A buffer on the device, and beside it one in page-locked host memory for what goes there or comes back.
 
-    Both grow when more is needed. The device's does so only where no profile said what the most is; its address
-    changes then.
+    Both grow when more is needed, to twice their size or more. The device's does so only where no profile said what the
+    most is; its address changes then.
     """
 
     def __init__(self, device: Device, size: int) -> None:
@@ -113,12 +133,12 @@ class Arena:
         self.host = device.host_buffer(0)
         self.size = 0
         self.address = 0
-        self.reserve(max(size, 1))
+        self.reserve(max(size, _LEAST_ARENA))
 
     def reserve(self, size: int) -> None:
         """Make room for `size` bytes on the device."""
         if size > self.size:
-            grown = max(size, self.size + self.size // 2)
+            grown = max(size, 2 * self.size)
             if self.size:
                 self._device.synchronize()
                 self._device.free(self.address)
@@ -130,7 +150,7 @@ class Arena:
         """Make room for `size` bytes on the host; what was there is lost, and nothing of it may be under way."""
         if size > self.host.nbytes:
             self._device.free_host(self.host)
-            self.host = self._device.host_buffer(max(size, self.host.nbytes + self.host.nbytes // 2))
+            self.host = self._device.host_buffer(max(size, 2 * self.host.nbytes))
 
 
 class BlockPool:

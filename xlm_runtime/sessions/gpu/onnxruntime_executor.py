@@ -6,7 +6,8 @@ Behind it what ONNX Runtime's TensorRT provider is told: the profiles that it bu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class OnnxRuntimeExecutor:
     Args:
         session: of ONNX Runtime, with providers that compute on `device` and its stream.
         profiles: shapes that it takes; empty for any.
-        graphs: CUDA graphs that ONNX Runtime may capture, one for each different call; 0 where the session was not
-            opened with `enable_cuda_graph`.
+        captured: whether its calls may be captured; the session was then opened with `enable_cuda_graph`, with which
+            ONNX Runtime refuses graphs that cannot be.
     """
 
     def __init__(
@@ -61,17 +62,15 @@ class OnnxRuntimeExecutor:
         *,
         name: str,
         profiles: tuple[Profile, ...] = (),
-        graphs: int = 0,
+        captured: bool = False,
     ) -> None:
         self.name = name
         self.inputs = tuple(_tensor(item) for item in session.get_inputs())
         self.outputs = tuple(_tensor(item) for item in session.get_outputs())
         self.profiles = profiles
-        self._ort = onnxruntime
         self._session = session
         self._device = device
-        self._most_graphs = graphs
-        self._graph_ids: dict[Call, int] = {}
+        self._options = _capturable_options(onnxruntime) if captured else None
         self._bindings: OrderedDict[Call, Any] = OrderedDict()
         self._types = {tensor.name: _element_type(tensor) for tensor in (*self.inputs, *self.outputs)}
 
@@ -81,8 +80,18 @@ class OnnxRuntimeExecutor:
             binding = self._bindings[call] = self._bind(call)
             if len(self._bindings) > _MOST_BINDINGS:
                 self._bindings.popitem(last=False)
+        self._run(binding, call)
+
+    def prepare(self, call: Call) -> Execution:
+        return _Prepared(self._run, self._bind(call), call)
+
+    def close(self) -> None:
+        self._bindings.clear()
+        del self._session
+
+    def _run(self, binding: Any, call: Call) -> None:
         try:
-            self._session.run_with_iobinding(binding, self._options(call))
+            self._session.run_with_iobinding(binding, self._options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             shapes = ", ".join(f"{item.name} {item.shape}" for item in call.inputs)
             message = f"ONNX Runtime failed on {shapes}: {first_line(error)}"
@@ -90,13 +99,6 @@ class OnnxRuntimeExecutor:
                 raise OutOfMemoryError(f"{message} End other programs on the device (nvidia-smi lists them), or give "
                                        "less at once (max_tokens).") from error  # fmt: skip
             raise EngineError(message) from error
-
-    def prepare(self, call: Call) -> Execution:
-        raise EngineError("ONNX Runtime captures CUDA graphs by itself.")
-
-    def close(self) -> None:
-        self._bindings.clear()
-        del self._session
 
     def _bind(self, call: Call) -> Any:
         binding = self._session.io_binding()
@@ -107,16 +109,27 @@ class OnnxRuntimeExecutor:
             binding.bind_output(item.name, *where, self._types[item.name], item.shape, item.address)
         return binding
 
-    def _options(self, call: Call) -> Any:
-        """Run options with the number of the call's CUDA graph; -1 captures none."""
-        if not self._most_graphs:
-            return None
-        number = self._graph_ids.get(call, -1)
-        if number < 0 and len(self._graph_ids) < self._most_graphs:
-            number = self._graph_ids[call] = len(self._graph_ids) + 1
-        options = self._ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(number))
-        return options
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A call with a binding of its own. ONNX Runtime's memory is as large as its first run made it, and stays."""
+
+    run: Callable[[Any, Call], None]
+    binding: Any
+    call: Call
+    capturable: bool = True
+
+    def enqueue(self) -> None:
+        self.run(self.binding, self.call)
+
+
+def _capturable_options(onnxruntime: Any) -> Any:
+    """Options of runs that only put work on the stream: ONNX Runtime waits for nothing, and captures no graph itself,
+    since it could not be made to give one back."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
 
 
 def _tensor(item: Any) -> Tensor:

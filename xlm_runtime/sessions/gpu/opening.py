@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
 from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
 from xlm_runtime.sessions.session import GraphSource, SessionOptions
+from xlm_runtime.tasks import TOKEN_OFFSET
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -42,7 +46,7 @@ def open_engine(source: GraphSource, provider: Provider, options: SessionOptions
             options.engine_cache or bundle.folder / ENGINES_FOLDER
         ) / f"{file.stem}.{device.architecture}.kernels"
         engine = TensorRTEngine(trt, file, stamp, device, kernels)
-        graphs = 0 if options.gpu.cuda_graphs is False else options.gpu.max_graphs
+        graphs = options.gpu.max_graphs if options.gpu.captures(provider, None) else 0
         return GpuSession(engine, device, buckets=bool(graphs), graphs=graphs)
     except BaseException:
         device.close()
@@ -156,16 +160,33 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
             profiles, shapes = plan_profiles(graph, bundle.config, gpu.profiles)
             own = provider_options(graph, shapes, options.engine_cache or bundle.folder / ENGINES_FOLDER)
             providers.insert(0, (provider.execution_provider, common | own))
-        elif gpu.cuda_graphs:
+        captured = gpu.captures(provider, source.graph)
+        if captured:
             cuda["enable_cuda_graph"] = "1"
-        session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
-        graphs = gpu.max_graphs if gpu.cuda_graphs else 0
+        with _flash_attention_at_every_length():
+            session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
         name = source.path.name
-        engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, graphs=graphs)
-        if graphs and not any("sequence" in tensor.axes for tensor in engine.inputs):
-            raise InputError(f"CUDA graphs are for graphs in the padded layout, and '{name}' is packed: every "
-                             "batch has another shape. Leave them out, or export with --layout padded.")  # fmt: skip
-        return GpuSession(engine, device, buckets=bool(graphs), graphs=0)
+        engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, captured=captured)
+        packed = any("tokens" in tensor.axes for tensor in engine.inputs)
+        if captured and packed and not any(tensor.name == TOKEN_OFFSET for tensor in engine.inputs):
+            raise InputError(f"The attention of '{name}' takes packs, which have too many shapes for CUDA graphs. Rewrite "
+                             "it with `xlm-export optimize --target onnxruntime-cuda`, or leave out cuda_graphs.")  # fmt: skip
+        return GpuSession(engine, device, buckets=captured, graphs=gpu.max_graphs if captured else 0)
     except BaseException:
         device.close()
         raise
+
+
+@contextmanager
+def _flash_attention_at_every_length() -> Iterator[None]:
+    """ONNX Runtime's packed attention in half precision takes flash attention for rows of 513 places or more, unless
+    this variable says otherwise while a session is opened; it is the faster one at every length."""
+    name = "ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

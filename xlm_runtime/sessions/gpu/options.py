@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xlm_runtime.bundle.graph import Graph
 from xlm_runtime.errors import InputError
+from xlm_runtime.providers import Provider
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class GpuOptions:
 
     Args:
         device: number of the CUDA device.
-        cuda_graphs: capture calls and replay them, with inputs padded to a few sizes. By default on for tensorrt, off
-            for cuda; tensorrt-ep has none.
+        cuda_graphs: capture calls and replay them, with inputs filled up to a few sizes. By default on for tensorrt
+            and, with cuda, for graphs that were rewritten for it; tensorrt-ep has none.
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
@@ -36,3 +38,14 @@ class GpuOptions:
             raise InputError(f"max_graphs is {self.max_graphs}; expected a positive number (or cuda_graphs=False).")
         if not self.profiles or min(min(pair) for pair in self.profiles) < 1:
             raise InputError(f"profiles is {self.profiles}; expected pairs of a largest batch and a largest sequence.")
+
+    def captures(self, provider: Provider, graph: Graph | None) -> bool:
+        """Whether calls of a graph are captured.
+
+        Args:
+            graph: its entry in a bundle, where that is known.
+        """
+        if self.cuda_graphs is not None:
+            return self.cuda_graphs
+        rewritten = graph is not None and graph.target is not None and (graph.tells_rows or not graph.is_packed)
+        return provider.reads_engines or (provider.follows_target and rewritten)

@@ -55,14 +55,19 @@ class Placement:
         )
 
 
-def fill(place: Placement, value: Array, buffer: Bytes) -> None:
-    """Write an input into its region of `buffer`, padded; floating-point ones may have any precision."""
+def view(place: Placement, buffer: Bytes) -> Array:
+    """The region of a tensor in `buffer`, in its padded shape."""
+    region = place.region
+    return buffer[region.offset : region.offset + region.size].view(place.storage).reshape(place.padded)
+
+
+def fill(place: Placement, value: Array, padded: Array) -> None:
+    """Write an input into its region, padded; floating-point ones may have any precision."""
     tensor = place.tensor
     if tensor.name == "logit_positions" and place.sequence[0] != place.sequence[1]:
         value = move_positions(value, *place.sequence)
     if tensor.dtype == "bfloat16":
         value = narrow_to_bfloat16(value)
-    padded = _view(place, buffer)
     if place.shape == place.padded:
         padded[...] = value
         return
@@ -71,18 +76,15 @@ def fill(place: Placement, value: Array, buffer: Bytes) -> None:
         padded[outer] = value[inner]
 
 
-def cut(place: Placement, buffer: Bytes) -> Array:
-    """An output out of its region of `buffer`, as an array of its own; bfloat16 comes as float32."""
-    padded = _view(place, buffer)
-    value = np.empty(place.shape, place.storage)
-    for inner, outer in place.blocks:
-        value[inner] = padded[outer]
+def cut(place: Placement, padded: Array) -> Array:
+    """An output out of its region, as an array of its own; bfloat16 comes as float32."""
+    if place.shape == place.padded:
+        value = padded.copy()
+    else:
+        value = np.empty(place.shape, place.storage)
+        for inner, outer in place.blocks:
+            value[inner] = padded[outer]
     return widen_bfloat16(value) if place.tensor.dtype == "bfloat16" else value
-
-
-def _view(place: Placement, buffer: Bytes) -> Array:
-    region = place.region
-    return buffer[region.offset : region.offset + region.size].view(place.storage).reshape(place.padded)
 
 
 def _blocks(axes: tuple[Axis, ...], dims: Dims, bucket: Dims) -> list[tuple[Place, Place]]:

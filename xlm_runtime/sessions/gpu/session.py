@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import RLock
@@ -24,9 +24,12 @@ from xlm_runtime.sessions.gpu.cache import (
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
 from xlm_runtime.sessions.gpu.executor import Call, Executor
 from xlm_runtime.sessions.gpu.graphs import GraphPool
+from xlm_runtime.sessions.gpu.greedy import GreedyLoop, TokenSlots
 from xlm_runtime.sessions.gpu.memory import Arena, BlockPool, Device
 from xlm_runtime.sessions.gpu.padding import cut, fill, join, split
 from xlm_runtime.sessions.gpu.planning import Tensor, buffer_size
+from xlm_runtime.sessions.gpu.static_cache import StaticDeviceCache
+from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
 
 
@@ -53,7 +56,7 @@ class GpuSession:
     Args:
         executor, device: both belong to the session from here on.
         buckets: pad calls to the sizes of `planning.bucket_size`, so that few different ones occur.
-        graphs: most CUDA graphs to capture; 0 for an executor that captures by itself, or none at all.
+        graphs: most CUDA graphs to capture; 0 for none.
 
     Raises:
         OutOfMemoryError: the device has too little memory.
@@ -72,6 +75,7 @@ class GpuSession:
         self._started: _Started | None = None  # whose arrays are in the buffers
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
+        self._idle: list[TokenSlots] = []
 
     @property
     def past(self) -> tuple[Tensor, ...]:
@@ -88,7 +92,8 @@ class GpuSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Session.run`. A batch that is too large for every profile runs in parts.
 
-        With the `inputs` of a `DeviceCache` the `present.*` stay on the device too, for its `append`.
+        With the `inputs` of a `DeviceCache` the `present.*` stay on the device too, for its `append`. Those of a
+        `StaticDeviceCache` are written in place.
 
         Raises:
             EngineError: wrong shapes, sizes that no profile takes, the device failed, or the process was forked.
@@ -98,14 +103,9 @@ class GpuSession:
 
     def start(self, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
         """See `StartingSession.start`; otherwise as `run`."""
-        if self._process != os.getpid():
-            raise EngineError(
-                f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
-                "of a fork; open the pipeline in the new process, or start it with multiprocessing's method 'spawn'."
-            )
+        self._check_process()
         with self.lock:
             self.device.activate()
-            self._collect()
             try:
                 plan = self._planner.plan(inputs)
             except EngineError:
@@ -143,6 +143,27 @@ class GpuSession:
         """A cache on the device for `rows` sequences of at most `max_length` tokens."""
         return DeviceCache.create(self, rows, max_length)
 
+    def create_static_cache(self, rows: int, max_length: int) -> StaticDeviceCache:
+        """The memory of a static cache for `rows` sequences of at most `max_length` tokens.
+
+        Raises:
+            EngineError: the graph has none.
+            OutOfMemoryError: the device has too little memory.
+        """
+        self._check_static()
+        return StaticDeviceCache.create(self, rows, max_length)
+
+    def greedy(self, inputs: Mapping[str, Array], max_length: int, steps: int) -> Generator[Array, None, None]:
+        """Append the best token to each row, `steps` times, without waiting for the host; see `GreedyLoop.steps`.
+
+        Raises:
+            EngineError: the graph has no static cache; later as `run`.
+        """
+        self._check_process()
+        self._check_static()
+        loop = GreedyLoop(self, self._planner, self._enqueue, self._reserve, self._in, self._out, self._idle)
+        return loop.steps(inputs, max_length, steps)
+
     def max_rows(self, prompt: int, length: int) -> int | None:
         """See `CachingSession`."""
         calls = ({"sequence": prompt, "past_sequence": 0}, {"sequence": 1, "past_sequence": length})
@@ -166,47 +187,71 @@ class GpuSession:
         heads, head_dim = heads_and_size(self.past[0])
         return SlabLayout(len(self.past), rows, heads, capacity, head_dim * self.past[0].storage.itemsize)
 
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise EngineError(
+                f"This session was opened in the process {self._process}, and a GPU cannot be used on the other side "
+                "of a fork; open the pipeline in the new process, or start it with multiprocessing's method 'spawn'."
+            )
+
+    def _check_static(self) -> None:
+        if not self._planner.static:
+            raise EngineError(
+                f"'{self._executor.name}' has no static cache; `xlm-export optimize --target onnxruntime-cuda` makes a "
+                "graph that has one, of a causal checkpoint's in half precision."
+            )
+
     def _enqueue_call(self, plan: CallPlan, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
         """Put a call on the stream; what is returned reads its outputs once the device is done."""
-        self._in.reserve(plan.sent_bytes)
-        self._in.reserve_host(plan.sent_bytes)
-        self._out.reserve(plan.back_bytes)
-        self._out.reserve_host(plan.back_bytes)
-        for place in plan.sent:
+        self._reserve(plan)
+        for place, region in zip(plan.sent, plan.sent_views(self._in.host), strict=True):
             value = inputs[place.tensor.name]
             if isinstance(value, DeviceArray):  # an empty past
                 value = np.zeros(value.shape, place.tensor.storage)
-            fill(place, value, self._in.host)
+            fill(place, value, region)
         self.device.copy_in(self._in.address, self._in.host[: plan.sent_bytes])
 
         past = next((value for value in inputs.values() if isinstance(value, DeviceArray)), None)
-        present = None
-        if past is not None:
+        present = past if self._planner.static else None
+        if past is not None and present is None:
             layout = self._layout(plan.bucket["batch"], plan.bucket["sequence"])
             block = Block(self.pool, layout.nbytes, zero=False)
             heads, head_dim = heads_and_size(self.past[0])
             shape = (plan.dims["batch"], heads, plan.dims["sequence"], head_dim)
             present = DeviceArray(shape, Slab(block.address, layout), block)
-        self._enqueue(
-            self._planner.call(
-                plan,
-                self._in.address,
-                self._out.address,
-                None if past is None else past.slab,
-                None if present is None else present.slab,
-            )
+        call = self._planner.call(
+            plan,
+            self._in.address,
+            self._out.address,
+            None if past is None else past.slab,
+            None if present is None else present.slab,
         )
-        for place in plan.back:
-            start = place.region.offset
-            self.device.copy_out(self._out.host[start : start + place.used], self._out.address + start)
+        self._enqueue(call)
+        for start, size in plan.pieces:
+            self.device.copy_out(self._out.host[start : start + size], self._out.address + start)
 
         def read() -> dict[str, Any]:
-            outputs: dict[str, Any] = {place.tensor.name: cut(place, self._out.host) for place in plan.back}
+            regions = plan.back_views(self._out.host)
+            outputs: dict[str, Any] = {
+                place.tensor.name: cut(place, region) for place, region in zip(plan.back, regions, strict=True)
+            }
             if present is not None:
                 outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
             return outputs
 
         return read
+
+    def _reserve(self, plan: CallPlan) -> None:
+        """Make room for a call: the last one's outputs leave the buffers, which grow. Where one moves on the device, no
+        graph will be asked for again."""
+        self._collect()
+        addresses = self._in.address, self._out.address
+        self._in.reserve(plan.sent_bytes)
+        self._in.reserve_host(plan.sent_bytes)
+        self._out.reserve(plan.back_bytes)
+        self._out.reserve_host(plan.back_bytes)
+        if self._graphs is not None and addresses != (self._in.address, self._out.address):
+            self._graphs.clear()
 
 
 def _small(tensors: Sequence[Tensor]) -> list[Tensor]:

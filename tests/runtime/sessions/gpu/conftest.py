@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
+from tests.make_bundles import STATIC
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
 from tests.runtime.sessions.gpu.fake_tensorrt import FakeTensorRT
@@ -36,7 +37,7 @@ COMMON: Sizes = {"past_sequence": (0, 32, LONGEST), "num_choices": (1, 2, 4)}
 @pytest.fixture(scope="session", autouse=True)
 def real_bundles(bundles: Bundles) -> None:
     """Exports need the real engines, so they come before any fake."""
-    for name in ("fill-mask", "multiple-choice", "question-answering", "text-classification", "text-generation"):
+    for name in ("fill-mask", "multiple-choice", "question-answering", "text-classification", "text-generation", STATIC):
         bundles(name)
 
 
@@ -58,7 +59,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime) -> FakeTensorRT
 
 @pytest.fixture
 def onnxruntime_gpu(monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime) -> FakeOnnxRuntime:
-    module = FakeOnnxRuntime()
+    module = FakeOnnxRuntime(cuda)
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     return module
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, OutOfMemoryError
+from xlm_runtime.sessions.gpu.memory import Bytes, CapturedGraph, Copy2D, Event, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import ALIGNMENT
 
 JUNK = 0xFF  # what new memory holds: NaN in every floating-point type
@@ -82,6 +82,14 @@ class FakeDevice:
         self._do(lambda: self.bytes_at(address, size).fill(0))
 
     def synchronize(self) -> None:
+        assert self._recording is None, "a stream that captures cannot be waited for"
+
+    def event(self) -> Event:
+        return Event(object())
+
+    def record(self, event: Event) -> None: ...
+
+    def wait(self, event: Event) -> None:
         assert self._recording is None, "a stream that captures cannot be waited for"
 
     def capture(self, enqueue: Callable[[], None]) -> CapturedGraph:

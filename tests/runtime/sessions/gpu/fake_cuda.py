@@ -1,6 +1,8 @@
 """`cuda.bindings.runtime` without a GPU: the functions that `CudaDevice` calls, over host memory.
 
 Each returns a tuple whose first value is the error, as the real ones do.
+
+What is enqueued runs at once; with `late` only when somebody waits for it, as late as a device may be.
 """
 
 # ruff: noqa: N801, N802, N815
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +35,7 @@ class FakeRuntime:
     cudaError_t = cudaError_t
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
+    cudaEventDisableTiming = 2
     cudaMemcpyKind = SimpleNamespace(
         cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out", cudaMemcpyDeviceToDevice="on"
     )
@@ -46,6 +50,11 @@ class FakeRuntime:
         self.blocks: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
         self.recording: list[Any] | None = None
+        self.late = False
+        self.pending: list[Any] = []
+        self.turn = RLock()  # of threads that wait while others enqueue
+        self.events: dict[int, int] = {}
+        """event → how many of the pending steps are before it"""
         self.streams = 0
 
     @property
@@ -86,7 +95,35 @@ class FakeRuntime:
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[cudaError_t]:
         assert self.recording is None
+        self._run(len(self.pending))
         return self._done("cudaStreamSynchronize")
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[cudaError_t, int]:
+        event = len(self.events) + 1
+        self.events[event] = 0
+        return *self._done("cudaEventCreateWithFlags"), event
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[cudaError_t]:
+        with self.turn:
+            self.events[event] = len(self.pending)
+        return self._done("cudaEventRecord")
+
+    def cudaEventSynchronize(self, event: int) -> tuple[cudaError_t]:
+        with self.turn:
+            self._run(self.events[event])
+        return self._done("cudaEventSynchronize")
+
+    def cudaEventDestroy(self, event: int) -> tuple[cudaError_t]:
+        del self.events[event]
+        return self._done("cudaEventDestroy")
+
+    def _run(self, count: int) -> None:
+        with self.turn:
+            steps, self.pending = self.pending[:count], self.pending[count:]
+            for event, before in self.events.items():
+                self.events[event] = max(before - count, 0)
+            for step in steps:
+                step()
 
     def cudaMalloc(self, size: int) -> tuple[cudaError_t, int | None]:
         if self.used + size > self.memory:
@@ -98,6 +135,7 @@ class FakeRuntime:
         return cudaError_t.cudaSuccess, address
 
     def cudaFree(self, address: int) -> tuple[cudaError_t]:
+        self._run(len(self.pending))
         del self.blocks[address]
         return self._done("cudaFree")
 
@@ -107,6 +145,7 @@ class FakeRuntime:
         return cudaError_t.cudaSuccess, buffer.ctypes.data
 
     def cudaFreeHost(self, pointer: int) -> tuple[cudaError_t]:
+        self._run(len(self.pending))
         del self.pinned[pointer]
         return self._done("cudaFreeHost")
 
@@ -155,7 +194,7 @@ class FakeRuntime:
 
     def cudaGraphLaunch(self, graph: list[Any], stream: int) -> tuple[cudaError_t]:
         for step in graph:
-            step()
+            self.enqueue(step)
         return self._done("cudaGraphLaunch")
 
     def _done(self, name: str) -> tuple[cudaError_t]:
@@ -167,11 +206,14 @@ class FakeRuntime:
         return self._done(name)
 
     def enqueue(self, step: Any) -> None:
-        """What a kernel does: runs now, or is recorded while the stream captures."""
-        if self.recording is None:
-            step()
-        else:
+        """What a kernel does: runs now, or later, or is recorded while the stream captures."""
+        if self.recording is not None:
             self.recording.append(step)
+        elif self.late:
+            with self.turn:
+                self.pending.append(step)
+        else:
+            step()
 
     @staticmethod
     def _inside(home: dict[int, np.ndarray], address: int, size: int) -> None:

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from typing import Any
 
 import onnxruntime
 
+from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
+
+OPTIONS = ("gpu_graph_id", "disable_synchronize_execution_providers")
 NAMES = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -29,6 +32,8 @@ class _Session:
     def __init__(self, module: FakeOnnxRuntime, path: str, options: Any, providers: list[Any]) -> None:
         self._module = module
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._capturing = any(item[1].get("enable_cuda_graph") == "1" for item in providers if not isinstance(item, str))
+        self._ran: set[_Binding] = set()
         self._providers = [item if isinstance(item, str) else item[0] for item in providers]
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
 
@@ -43,11 +48,21 @@ class _Session:
         return _Binding(self._session.io_binding())
 
     def run_with_iobinding(self, binding: _Binding, options: Any) -> None:
-        self._module.runs += 1
-        self._module.graph_ids[options.get_run_config_entry("gpu_graph_id") if options else None] += 1
-        if self._module.failure:
-            raise RuntimeError(self._module.failure)
-        self._session.run_with_iobinding(binding.real)
+        """Ends with a wait, and where the session allows it with a graph, unless the options say otherwise."""
+        module = self._module
+        entries = {name: options.get_run_config_entry(name) for name in OPTIONS} if options else {}
+        if self._capturing:
+            assert entries["gpu_graph_id"] == "-1", "it would capture a graph itself, and keep it"
+        module.runs += 1
+        if module.failure:
+            raise RuntimeError(module.failure)
+        if module.cuda.recording is not None:
+            assert self._capturing, "some of its operators might run on the CPU"
+            assert binding in self._ran, "a first run allocates memory, which cannot be captured"
+        self._ran.add(binding)
+        module.cuda.enqueue(lambda: self._session.run_with_iobinding(binding.real))
+        if entries.get("disable_synchronize_execution_providers") != "1":
+            module.cuda.cudaStreamSynchronize(7)
 
 
 class FakeOnnxRuntime:
@@ -56,19 +71,21 @@ class FakeOnnxRuntime:
     SessionOptions = onnxruntime.SessionOptions
     RunOptions = onnxruntime.RunOptions
 
-    def __init__(self) -> None:
+    def __init__(self, cuda: FakeRuntime) -> None:
+        self.cuda = cuda
         self.starting = list(NAMES)
         self.providers: list[Any] = []
         self.fallback_disabled = False
         self.failure: str | None = None
         self.bindings = self.runs = 0
-        self.graph_ids: Counter[str | None] = Counter()
+        self.flash_from: str | None = None
 
     def get_available_providers(self) -> list[str]:
         return NAMES
 
     def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:
         self.providers = providers
+        self.flash_from = os.environ.get("ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV")
         if providers == ["CPUExecutionProvider"]:
             return onnxruntime.InferenceSession(path, options, providers=providers)
         return _Session(self, path, options, providers)

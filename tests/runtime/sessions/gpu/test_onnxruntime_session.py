@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +21,12 @@ from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
 from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same, batch
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import BundleError, EngineError, GenerationOptions, GpuOptions, InputError, MissingExtraError, pipeline
+from xlm_runtime.bundle import Bundle
+from xlm_runtime.providers import PROVIDERS
 from xlm_runtime.sessions import open_session
+from xlm_runtime.tasks import ROW_INPUTS
 
+TASK = "text-classification"
 SMALL = GpuOptions(profiles=((2, 16), (6, 512)))
 
 
@@ -73,37 +79,72 @@ def test_the_stream_and_the_device_are_shared(
 
 
 def test_shapes_are_exact_without_graphs_and_bucketed_with_them(
-    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime
+    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, cuda: FakeRuntime
 ) -> None:
     graph = bundles("text-classification") / "model.onnx"
     cpu = open_session(graph)
     plain, captured = (open_session(graph, "cuda", gpu=GpuOptions(cuda_graphs=on)) for on in (False, True))
     assert onnxruntime_gpu.providers[0][1]["enable_cuda_graph"] == "1"
-    for session, bindings in ((plain, 4), (captured, 1)):
-        onnxruntime_gpu.bindings = 0
-        onnxruntime_gpu.graph_ids.clear()
+    for session, bindings, runs in ((plain, 4, 5), (captured, 2, 3)):
+        onnxruntime_gpu.bindings = onnxruntime_gpu.runs = 0
+        cuda.calls.clear()
         for length in (12, 13, 14, 16, 13):
             inputs = batch(2, length)
             np.testing.assert_allclose(session.run(inputs)["logits"], cpu.run(inputs)["logits"], atol=RUNTIME_FP32)
         assert onnxruntime_gpu.bindings == bindings, "calls of one shape share a binding"
-        assert onnxruntime_gpu.graph_ids == ({"1": 5} if session is captured else {None: 5})
+        assert onnxruntime_gpu.runs == runs, "the third run is recorded, and replayed from then on"
+        assert cuda.calls.count("cudaGraphLaunch") == 5 - bindings if session is captured else True
+        assert cuda.calls.count("cudaStreamSynchronize") == (5 if session is captured else 10), "one wait is enough"
 
 
-def test_no_more_graphs_than_asked_for(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime) -> None:
-    options = GpuOptions(cuda_graphs=True, max_graphs=2)
-    session = open_session(bundles("text-classification") / "model.onnx", "cuda", gpu=options)
-    session.run(batch(4, 64))  # the largest: buffers, whose addresses are a part of a graph, grow no more
-    for rows in (1, 2, 1, 2, 1):
-        session.run(batch(rows, 8))
-    assert onnxruntime_gpu.graph_ids == {"1": 1, "2": 3, "-1": 2}, "-1 captures none"
+def test_graphs_of_a_buffer_that_moved_are_given_back(
+    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, cuda: FakeRuntime
+) -> None:
+    graph = bundles("feature-extraction") / "model.onnx"
+    session, cpu = open_session(graph, "cuda", gpu=GpuOptions(cuda_graphs=True)), open_session(graph)
+    small, large = batch(1, 8), batch(200, 64)
+    for inputs in (small, small, small, large, small, small, small):
+        expected = cpu.run(inputs)["last_hidden_state"]
+        np.testing.assert_allclose(session.run(inputs)["last_hidden_state"], expected, atol=RUNTIME_FP32)
+    counts = [cuda.calls.count(name) for name in ("cudaGraphInstantiate", "cudaGraphExecDestroy", "cudaGraphLaunch")]
+    assert counts == [2, 1, 2]
 
 
-def test_a_call_with_other_addresses_is_another_graph(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime) -> None:
-    session = open_session(bundles("text-classification") / "model.onnx", "cuda", gpu=GpuOptions(cuda_graphs=True))
-    small, large = batch(1, 8), batch(6, 64)
-    for inputs in (small, small, large, small, small):
-        session.run(inputs)
-    assert onnxruntime_gpu.graph_ids == {"1": 2, "2": 1, "3": 2}
+def test_flash_attention_at_every_length(
+    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV"
+    monkeypatch.delenv(name, raising=False)
+    open_session(bundles("fill-mask") / "model.onnx", "cuda")
+    assert (onnxruntime_gpu.flash_from, os.environ.get(name)) == ("0", None), "the process is left as it was"
+    monkeypatch.setenv(name, "100")
+    open_session(bundles("fill-mask") / "model.onnx", "cuda")
+    assert (onnxruntime_gpu.flash_from, os.environ[name]) == ("100", "100"), "what the user says counts"
+
+
+def test_graphs_are_captured_by_default_where_they_were_made_for_it(
+    bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime
+) -> None:
+    padded, packed = (Bundle.load(bundles(name)).graphs[0] for name in (TASK, f"{TASK}-packed"))
+    own = replace(padded, target="onnxruntime-cuda")
+    of_rows = replace(packed, target="onnxruntime-cuda", inputs=(*packed.inputs, *ROW_INPUTS))
+    causal = replace(packed, target="onnxruntime-cuda")
+    cuda, engine, builder = (PROVIDERS[name] for name in ("cuda", "tensorrt", "tensorrt-ep"))
+    for provider, graph, expected in (
+        (cuda, None, False),
+        (cuda, padded, False),
+        (cuda, packed, False),
+        (cuda, own, True),
+        (cuda, of_rows, True),
+        (cuda, causal, False),
+        (engine, padded, True),
+        (builder, padded, False),
+    ):
+        assert GpuOptions().captures(provider, graph) == expected
+        assert GpuOptions(cuda_graphs=True).captures(provider, graph)
+        assert not GpuOptions(cuda_graphs=False).captures(provider, graph)
+    with pytest.raises(InputError, match=r"'model.onnx' takes packs.* `xlm-export optimize --target onnxruntime-cuda`"):
+        pipeline(TASK, bundles(f"{TASK}-packed"), "cuda", gpu=GpuOptions(cuda_graphs=True))
 
 
 def test_profiles_of_the_tensorrt_provider(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.calls import Planner
-from xlm_runtime.sessions.gpu.padding import Placement, cut, fill, join, split
+from xlm_runtime.sessions.gpu.padding import Placement, cut, fill, join, split, view
 from xlm_runtime.sessions.gpu.planning import (
     ALIGNMENT,
     ANY_SHAPE,
@@ -164,7 +164,8 @@ def place(tensor: Tensor, dims: dict[str, int], bucket: dict[str, int]) -> Place
 def pad(tensor: Tensor, value: np.ndarray, dims: dict[str, int], bucket: dict[str, int]) -> np.ndarray:
     """The region's bytes."""
     buffer = np.full(tensor.nbytes(bucket) + 16, 0xFF, np.uint8)
-    fill(place(tensor, dims, bucket), value, buffer)
+    where = place(tensor, dims, bucket)
+    fill(where, value, view(where, buffer))
     assert (buffer[:8] == 0xFF).all()
     assert (buffer[-8:] == 0xFF).all()
     return buffer[8:-8]
@@ -178,7 +179,8 @@ def test_padding_and_cutting_give_the_array_back(dims: dict[str, int], more: dic
     for tensor in (IDS, MASK, LOGITS, KEY):
         value = rng.integers(0, 100, tensor.shape(dims)).astype(np.float32 if tensor is KEY else tensor.storage)
         padded = pad(tensor, value, dims, bucket)
-        np.testing.assert_array_equal(cut(place(tensor, dims, bucket), np.pad(padded, (8, 0))), value)
+        where = place(tensor, dims, bucket)
+        np.testing.assert_array_equal(cut(where, view(where, np.pad(padded, (8, 0)))), value)
         rest = padded.view(tensor.storage)
         assert rest.astype(np.float64).sum() == padded_sum(tensor, value), "all but the array is zero"
 
