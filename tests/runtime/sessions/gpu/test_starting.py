@@ -10,9 +10,14 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.runtime.sessions.gpu.fake import FakeDevice
+from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
-from xlm_runtime import pipeline
+from tests.runtime.sessions.gpu.test_greedy import Opened
+from xlm_runtime import GenerationOptions, pipeline
 from xlm_runtime.errors import EngineError
+from xlm_runtime.generation.decoder import Prompt
+from xlm_runtime.generation.search import make_strategy, search
+from xlm_runtime.generation.static_decoder import StaticDecoder
 from xlm_runtime.sessions.gpu.executor import Call
 from xlm_runtime.sessions.gpu.planning import Tensor
 from xlm_runtime.sessions.gpu.session import GpuSession
@@ -136,3 +141,20 @@ def test_batches_overlap_on_a_gpu_alone(bundles: Bundles, onnxruntime_gpu: FakeO
     folder = bundles("text-classification")
     assert pipeline("text-classification", folder, "cuda").batching.reads_ahead
     assert not pipeline("text-classification", folder, "cpu").batching.reads_ahead
+
+
+def test_greedy_search_leaves_a_call_that_is_under_way_its_outputs() -> None:
+    opened, fed = Opened(FakeRuntime()), []
+
+    def feed(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        fed.append((inputs, opened.session.run(inputs)))
+        return fed[-1][1]
+
+    opened.feed = feed
+    prompts = [Prompt([1, 2, 3], 0), Prompt([4], 1)]
+    strategy = make_strategy(prompts, GenerationOptions(), [], lambda ids: None)
+    next(search(StaticDecoder(opened, 20), prompts, strategy))
+    inputs, expected = fed[0]
+    wait = opened.session.start(inputs)
+    assert opened.tokens(prompts, 5) == opened.expected(prompts, 5)
+    np.testing.assert_array_equal(wait()["logits"], expected["logits"])
