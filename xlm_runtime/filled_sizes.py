@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 FILLED_TOKENS = 2048
-"""Most tokens of a batch that is filled up to a bucket, so that its call finds a CUDA graph. On an H200 (fp16, 12 layers
-× 1024) a graph saves 0.35 ms of 0.86 at 128 tokens, 0.23 of 1.14 at 1,024 and 0.2 of 3.0 at 4,096, where the tokens to
-the next bucket would cost as much; larger batches find one only where their sizes come again as they are."""
+"""Most tokens of a batch that is filled up to a bucket, so that its call finds a CUDA graph. On an H200 (fp16, 12
+layers × 1024) a graph saves 0.35 ms of 0.86 at 128 tokens, 0.23 of 1.14 at 1,024 and 0.2 of 3.0 at 4,096, where the
+tokens to the next bucket would cost as much; larger batches find one where their sizes come again as they are."""
 
 # Products on a GPU are computed in tiles of 64 to 256 tokens: 128 tokens take 15% longer than 16, and a step of 128 at
 # 1,024 tokens, or of 256 at 2,048, at most 6% more.

@@ -80,9 +80,7 @@ def alone(other: Any, row: Row, i: int, further: dict[str, np.ndarray], with_cho
 def filled_up(model: BundleModel, filling: Filling) -> BundleModel:
     """The model, its packed batches with tokens and places that hold nothing."""
     session = open_session(model.bundle.folder / model.graph.file)
-    model.session = PackedSession(
-        session, model.graph.inputs, model.graph.outputs, model.config.summary_type, filling
-    )
+    model.session = PackedSession(session, model.graph.inputs, model.graph.outputs, model.config.summary_type, filling)
     return model
 
 

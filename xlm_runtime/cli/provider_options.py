@@ -30,7 +30,7 @@ def add_provider_options(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument(
         "--cuda-graphs",
         action=argparse.BooleanOptionalAction,
-        help="capture calls and replay them (default: for tensorrt alone)",
+        help="capture calls and replay them (default: with tensorrt, and with graphs that were optimised for cuda)",
     )
 
 

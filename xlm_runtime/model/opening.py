@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
-from xlm_runtime.filled_sizes import NOT_FILLED, Filling
 from xlm_runtime.families import family_of
+from xlm_runtime.filled_sizes import NOT_FILLED, Filling
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
 from xlm_runtime.model.filling import FilledSession

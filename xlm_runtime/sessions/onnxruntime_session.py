@@ -180,6 +180,8 @@ def _explain(error: Exception, path: Path, provider: str) -> str:
             " The graph uses operators or a precision that this provider has no kernels for (bf16 has none on the CPU);"
             " choose another precision, or provider='openvino', or provider='cuda'."
         )
+    if "graph capture" in message:
+        message += " Open it with cuda_graphs=False (--no-cuda-graphs)."
     return message
 
 

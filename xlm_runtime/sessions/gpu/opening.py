@@ -169,8 +169,10 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
         engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, captured=captured)
         packed = any("tokens" in tensor.axes for tensor in engine.inputs)
         if captured and packed and not any(tensor.name == TOKEN_OFFSET for tensor in engine.inputs):
-            raise InputError(f"The attention of '{name}' takes packs, which have too many shapes for CUDA graphs. Rewrite "
-                             "it with `xlm-export optimize --target onnxruntime-cuda`, or leave out cuda_graphs.")  # fmt: skip
+            raise InputError(
+                f"The attention of '{name}' takes packs, which have too many shapes for CUDA graphs. Rewrite it with "
+                "`xlm-export optimize --target onnxruntime-cuda`, or leave out cuda_graphs (--cuda-graphs)."
+            )
         return GpuSession(engine, device, buckets=captured, graphs=gpu.max_graphs if captured else 0)
     except BaseException:
         device.close()

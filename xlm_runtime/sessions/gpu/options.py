@@ -16,7 +16,7 @@ class GpuOptions:
     Args:
         device: number of the CUDA device.
         cuda_graphs: capture calls and replay them, with inputs filled up to a few sizes. By default on for tensorrt
-            and, with cuda, for graphs that were rewritten for it; tensorrt-ep has none.
+            and, with cuda, for graphs of a bundle that were rewritten for it; tensorrt-ep has none.
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
@@ -27,7 +27,7 @@ class GpuOptions:
 
     device: int = 0
     cuda_graphs: bool | None = None
-    max_graphs: int = 32
+    max_graphs: int = 64
     engine: str | None = None
     profiles: tuple[tuple[int, int], ...] = ((1, 128), (8, 512), (32, 128))
 

@@ -60,11 +60,11 @@ class FakeDevice:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def copy_in(self, address: int, source: Bytes) -> None:
-        self._do(lambda: self.bytes_at(address, source.nbytes).__setitem__(slice(None), source))
+        self.enqueue(lambda: self.bytes_at(address, source.nbytes).__setitem__(slice(None), source))
 
     def copy_out(self, target: Bytes, address: int) -> None:
         self.log.append(("copy_out", target.nbytes))
-        self._do(lambda: target.__setitem__(slice(None), self.bytes_at(address, target.nbytes)))
+        self.enqueue(lambda: target.__setitem__(slice(None), self.bytes_at(address, target.nbytes)))
 
     def copy(self, copy: Copy2D) -> None:
         assert copy.width <= copy.target_pitch
@@ -76,10 +76,10 @@ class FakeDevice:
                 piece = self.bytes_at(copy.source + i * copy.source_pitch, copy.width)
                 self.bytes_at(copy.target + i * copy.target_pitch, copy.width)[:] = piece
 
-        self._do(move)
+        self.enqueue(move)
 
     def zero(self, address: int, size: int) -> None:
-        self._do(lambda: self.bytes_at(address, size).fill(0))
+        self.enqueue(lambda: self.bytes_at(address, size).fill(0))
 
     def synchronize(self) -> None:
         assert self._recording is None, "a stream that captures cannot be waited for"
@@ -114,7 +114,8 @@ class FakeDevice:
         self._blocks.clear()
         self.closed = True
 
-    def _do(self, step: Callable[[], None]) -> None:
+    def enqueue(self, step: Callable[[], None]) -> None:
+        """What a kernel does: runs now, or is recorded while the stream captures."""
         if self._recording is None:
             step()
         else:

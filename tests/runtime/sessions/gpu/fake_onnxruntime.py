@@ -32,7 +32,8 @@ class _Session:
     def __init__(self, module: FakeOnnxRuntime, path: str, options: Any, providers: list[Any]) -> None:
         self._module = module
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._capturing = any(item[1].get("enable_cuda_graph") == "1" for item in providers if not isinstance(item, str))
+        given = [item for item in providers if not isinstance(item, str)]
+        self._capturing = any(values.get("enable_cuda_graph") == "1" for _, values in given)
         self._ran: set[_Binding] = set()
         self._providers = [item if isinstance(item, str) else item[0] for item in providers]
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.conftest import Bundles
+from tests.conftest import Bundles, Exported
 from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same
+from tests.tolerances import RUNTIME_FP32, RUNTIME_HALF
 from xlm_runtime import GenerationOptions, GpuOptions, MissingExtraError, XLMError, pipeline
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
 from xlm_runtime.sessions.gpu.memory import Copy2D
 
 pytestmark = pytest.mark.gpu
+
+Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,74 @@ def test_the_cuda_provider_generates_as_the_cpu(
     assert_same(
         pipeline("text-generation", folder, "cuda")(texts, options), pipeline("text-generation", folder)(texts, options)
     )
+
+
+@pytest.fixture(scope="module")
+def packed_for_cuda(device: CudaDevice, bundles: Bundles, exported: Exported, tmp_path_factory: Any) -> Any:
+    """A function from a bundle's name and precision to such a packed bundle with a graph for CUDA."""
+    needs_cuda_provider()
+    cli = pytest.importorskip("xlm_export.cli.main", reason="rewriting graphs takes the `export` extra")
+    folder: Path = tmp_path_factory.mktemp("packed")
+
+    def make(name: str, precision: str) -> Path:
+        copy = folder / f"{name}-{precision}"
+        if not copy.exists():
+            bundles(name)
+            checkpoint = bundles(name).parent / "checkpoints" / name
+            shutil.copytree(exported(checkpoint, layout="packed", precision=precision), copy)
+            assert cli.main(["optimize", str(copy), "--target", "onnxruntime-cuda"]) == 0
+        return copy
+
+    return make
+
+
+@pytest.mark.parametrize(("task", "precision"), [*((task, "fp16") for task in CALLS), ("text-classification", "fp32")])
+def test_packed_batches_for_cuda_answer_as_the_cpu(
+    packed_for_cuda: Any, bundles: Bundles, task: str, precision: str
+) -> None:
+    """Filled up and captured, which is the default; and plain."""
+    reference = pipeline(task, bundles(task)).model
+    for options in (GpuOptions(), GpuOptions(cuda_graphs=False)):
+        model = pipeline(task, packed_for_cuda(task, precision), "cuda", gpu=options).model
+        assert model.graph.target == "onnxruntime-cuda"
+        rng = np.random.default_rng(0)
+        for lengths in ([16], [5], [40, 3, 11], [9] * 7, [1, 50, 2]):
+            for _ in range(4):  # as it is, made ready, captured, replayed: each time with other ids
+                rows = [Row(rng.integers(14, reference.config.vocab_size, n).tolist()) for n in lengths]
+                further = further_inputs(task, lengths, rng)
+                assert_near(model.run(rows, further), reference.run(rows, further), lengths, precision)
+
+
+def assert_near(found: Arrays, expected: Arrays, lengths: list[int], precision: str) -> None:
+    """The same numbers at real tokens; of a beam the starts' probabilities, since of ties either one may come first."""
+    for name, value in expected.items():
+        if name.endswith("_index") or name.startswith("end_top"):
+            continue
+        limit = RUNTIME_HALF["fp16"] * np.abs(value).max() if precision == "fp16" else 20 * RUNTIME_FP32
+        of_tokens = value.shape[:2] == (len(lengths), max(lengths))
+        for i, length in enumerate(lengths):
+            part = np.s_[i, :length] if of_tokens else np.s_[i]
+            np.testing.assert_allclose(found[name][part], value[part], rtol=0, atol=limit, err_msg=f"{name}, {lengths}")
+
+
+@dataclass(frozen=True)
+class Row:
+    input_ids: list[int]
+    lang_id: int = 0
+    second: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def further_inputs(task: str, lengths: list[int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What the task's pipeline adds to the tokens."""
+    shape = len(lengths), max(lengths)
+    if task == "fill-mask":
+        return {"logit_positions": np.array([i * shape[1] + rng.integers(n) for i, n in enumerate(lengths)])}
+    if task == "question-answering":
+        return {"p_mask": np.zeros(shape, np.float32), "cls_index": np.zeros(len(lengths), np.int64)}
+    return {}
 
 
 @pytest.fixture(scope="module", params=["tensorrt", "tensorrt-rtx"])

@@ -1,0 +1,39 @@
+"""What batches are filled up to."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlm_runtime.filled_sizes import FILLED_TOKENS, Buckets, Filling, Multiples, Sizes
+
+lengths = st.lists(st.integers(0, 512), min_size=1, max_size=40).filter(any)
+
+
+@given(lengths, st.sampled_from([Buckets(), Multiples(), Multiples(32, 16), Multiples(3, 7)]))
+def test_what_is_added_has_room(lengths: list[int], filling: Filling) -> None:
+    sizes = Sizes(sum(lengths), len(lengths), max(lengths))
+    filled = filling.fill(sizes)
+    assert all(new >= old for new, old in zip(filled, sizes, strict=True))
+    assert filled.tokens - sizes.tokens <= (filled.rows - sizes.rows) * filled.longest
+    assert filling.fill(filled) == filled, "a filled batch is full"
+
+
+@pytest.mark.parametrize(("rows", "longest"), [(1, 16), (1, 128), (8, 128), (1, 384), (4, 384), (16, 128), (32, 64)])
+def test_common_sizes_are_not_filled_up(rows: int, longest: int) -> None:
+    sizes = Sizes(rows * longest, rows, longest)
+    assert Buckets().fill(sizes) == sizes
+
+
+def test_buckets_are_few() -> None:
+    tokens = {Buckets().fill(Sizes(n, 1, 1)).tokens for n in range(1, FILLED_TOKENS + 1)}
+    longest = {Buckets().fill(Sizes(512, 1, n)).longest for n in range(1, 513)}
+    assert sorted(tokens) == [16, 32, 64, 128, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048]
+    assert sorted(longest) == [16, 32, 64, 128, 256, 384, 512]
+    single = {Buckets().fill(Sizes(n, 1, n)) for n in range(1, 513)}
+    assert len(single) == 14, "one text at a time"
+    for n, rows in product((FILLED_TOKENS + 1, 10_000), (30, 31)):
+        assert Buckets().fill(Sizes(n, rows, 384)) == (n, rows, 384)
