@@ -32,6 +32,7 @@ OPERATOR = "PackedMultiHeadAttention"
 
 _CONSTANT_BITS = 2**-8  # of √d in half precision
 _REPLACED = ("segment_ids", "token_index", "padded_index", "kept_token_index", "kept_padded_index")
+_SAME_SHAPE = {"segment_ids": "padded_index", "kept_token_index": "kept_index"}
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def fuse_packed_attention(model: onnx_ir.Model, half: bool) -> list[int]:
     rule = FusePackedAttention(model, half)
     rewriter.RewriteRule(rule.pattern, rule.rewrite, rule.check).apply_to_model(model)
     common.RemoveUnusedNodesPass()(model)
+    _read_other_shapes(model.graph)
     _replace_segments(model.graph)
     for name in _REPLACED:
         value = next((item for item in model.graph.inputs if item.name == name), None)
@@ -131,9 +133,7 @@ def fuse_packed_attention(model: onnx_ir.Model, half: bool) -> list[int]:
 def _row_inputs(graph: onnx_ir.Graph) -> list[onnx_ir.Value]:
     """`ROW_INPUTS` as new inputs of the graph."""
     made = [
-        onnx_ir.Value(
-            name=spec.name, shape=onnx_ir.Shape(spec.axes), type=onnx_ir.TensorType(onnx_ir.DataType.INT32)
-        )
+        onnx_ir.Value(name=spec.name, shape=onnx_ir.Shape(spec.axes), type=onnx_ir.TensorType(onnx_ir.DataType.INT32))
         for spec in ROW_INPUTS
     ]
     graph.inputs.extend(made)
@@ -171,21 +171,25 @@ def _kept(queried: onnx_ir.Value, hidden: onnx_ir.Value) -> onnx_ir.Value | None
     return index if found is hidden else None
 
 
+def _read_other_shapes(graph: onnx_ir.Graph) -> None:
+    """Shapes that were read of inputs which go are those of inputs which stay."""
+    inputs = {value.name: value for value in graph.inputs}
+    for name, other in _SAME_SHAPE.items():
+        for use in tuple(inputs[name].uses()) if name in inputs else ():
+            if use.node.op_type == "Shape":
+                use.node.replace_input_with(use.idx, inputs[other])
+
+
 def _replace_segments(graph: onnx_ir.Graph) -> None:
     """Heads that look at whole rows ask which places hold a token: those that the token there calls its own.
 
-        segment_ids != 0  →  token_index[padded_index] = 0, 1, 2, …
+    segment_ids != 0  →  token_index[padded_index] = 0, 1, 2, …
     """
     inputs = {value.name: value for value in graph.inputs}
     segments = inputs.get("segment_ids")
     if segments is None or not segments.uses():
         return
     places, token_index = inputs["padded_index"], inputs["token_index"]
-    for use in tuple(segments.uses()):
-        if use.node.op_type == "Shape":
-            use.node.replace_input_with(use.idx, places)
-    if not segments.uses():
-        return
     zero, one = (constant(graph, f"places.{number}", np.array(number, np.int64)) for number in (0, 1))
     size = onnx_ir.node("Size", [places])
     shape = onnx_ir.node("Shape", [places])

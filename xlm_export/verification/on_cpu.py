@@ -28,7 +28,7 @@ def PackedMultiHeadAttention(  # type: ignore[no-untyped-def]  # noqa: N802  # i
 ):
     """com.microsoft.PackedMultiHeadAttention on packed heads (tokens, n_heads, 3, head_dim): every row is padded."""
     shape = op.Shape(heads)
-    tokens, one, minus_one = shape[0:1], op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
+    tokens, minus_one = shape[0:1], op.Constant(value_ints=[-1])
     n_heads, three, head_dim = shape[1:2], shape[2:3], shape[3:4]
     rows, longest = op.Shape(token_offset)[0:1], op.Shape(token_offset)[1:2]
     biased = heads + op.Transpose(op.Reshape(bias, op.Concat(three, n_heads, head_dim, axis=0)), perm=[1, 0, 2])
@@ -71,15 +71,16 @@ def _call_functions(model: onnx_ir.Model) -> bool:
     """Let a model call functions in place of operators that the CPU lacks; whether there was any."""
     found = [node for node in model.graph if node.domain == "com.microsoft" and node.op_type in FUNCTIONS]
     for node in found:
+        result = node.outputs[0]
         call = onnx_ir.node(
             node.op_type,
             [value for value in node.inputs if value is not None],
             node.attributes,
             domain=_DOMAIN,
-            outputs=[onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)],
+            outputs=[onnx_ir.Value(name=result.name, type=result.type, shape=result.shape)],
         )
         model.graph.insert_before(node, call)
-        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], call.outputs[0], replace_graph_outputs=True)
+        onnx_ir.convenience.replace_all_uses_with(result, call.outputs[0], replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
     for name in {node.op_type for node in found}:
         proto = FUNCTIONS[name].to_function_proto()
