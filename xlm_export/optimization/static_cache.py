@@ -6,9 +6,9 @@
     next_input_ids = argmax(logits);  next_position_ids = position_ids[logit_positions] + 1;
     next_seqlens_k = seqlens_k + 1
 
-The operator is ONNX Runtime's own (com.microsoft). It is causal, reads of each row what `seqlens_k` says, and writes the
-new keys and values behind it, into the past's own memory where past and present are bound to one address. So nothing
-masks any more: rows are padded on the right, and what a row's padding computes is read by no token.
+The operator is ONNX Runtime's own (com.microsoft). It is causal, reads of each row what `seqlens_k` says, and writes
+the new keys and values behind it, into the past's own memory where past and present are bound to one address. So
+nothing masks any more: rows are padded on the right, and what a row's padding computes is read by no token.
 
 `total` tells the operator a prompt (as long as the call) from a step (as long as the room).
 """
@@ -130,8 +130,8 @@ def fuse_static_cache(model: onnx_ir.Model, half: bool) -> list[int]:
     if any(inputs[_MASK].uses()):
         users = ", ".join(sorted({use.node.op_type for use in inputs[_MASK].uses()}))
         raise OptimizationError(
-            f"{users} still read {_MASK} behind the pass 'static-cache': the graph is not as this version of xlm-export "
-            "writes it. Export the checkpoint again."
+            f"{users} still read {_MASK} behind the pass 'static-cache': the graph is not as this version of "
+            "xlm-export writes it. Export the checkpoint again."
         )
     first = [inputs[name] for name in FED_BACK]
     graph.inputs[:] = first + [value for name, value in inputs.items() if name not in (*FED_BACK, _MASK)]

@@ -53,7 +53,7 @@ class CallPlan:
 
     @cached_property
     def pieces(self) -> tuple[tuple[int, int], ...]:
-        """Offsets and sizes of what is copied back: one piece where little lies between, since a copy takes some 5 µs."""
+        """Offsets and sizes of what is copied back: few pieces, since a copy takes some 5 µs."""
         pieces: list[tuple[int, int]] = []
         for place in self.back:
             start, end = place.region.offset, place.region.offset + place.used
@@ -177,4 +177,3 @@ def _places(
     tensors = tuple(tensor for tensor in tensors if tensor not in without)
     regions, size = plan_buffer(tensors, bucket)
     return tuple(Placement.plan(tensor, regions[tensor.name], dims, bucket) for tensor in tensors), size
-

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlm_runtime.sessions.gpu.cache import Block, CacheSpace, Slab
+from xlm_runtime.sessions.gpu.cache import Block, CacheSpace
 from xlm_runtime.sessions.gpu.calls import CallPlan, Planner
 from xlm_runtime.sessions.gpu.executor import Call
 from xlm_runtime.sessions.gpu.memory import Arena, Bytes, Copy2D, Device, Event

@@ -20,7 +20,7 @@ from xlm_runtime.sessions.session import Array
 
 @dataclass(frozen=True, eq=False)
 class StaticDeviceCache:
-    """`xlm_runtime.model.cache.StaticCache` on the device. Rows behind its own, up to those of the slab, are padding."""
+    """`xlm_runtime.model.cache.StaticCache` on the device. Rows behind its own, up to the slab's, are padding."""
 
     space: CacheSpace
     lengths: Array

@@ -37,7 +37,14 @@ COMMON: Sizes = {"past_sequence": (0, 32, LONGEST), "num_choices": (1, 2, 4)}
 @pytest.fixture(scope="session", autouse=True)
 def real_bundles(bundles: Bundles) -> None:
     """Exports need the real engines, so they come before any fake."""
-    for name in ("fill-mask", "multiple-choice", "question-answering", "text-classification", "text-generation", STATIC):
+    for name in (
+        "fill-mask",
+        "multiple-choice",
+        "question-answering",
+        "text-classification",
+        "text-generation",
+        STATIC,
+    ):
         bundles(name)
 
 

@@ -1,5 +1,5 @@
-"""A language model in numpy behind the interface of an executor: it keeps ids in a static cache as keys, and what it says
-next depends on all that it finds there."""
+"""A language model in numpy behind the interface of an executor: it keeps ids as keys in a static cache, and what it
+says next depends on all that it finds there."""
 
 from __future__ import annotations
 

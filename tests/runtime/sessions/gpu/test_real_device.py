@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Bundles, Exported
+from tests.conftest import Bundles, Exported, HalfBundles
 from tests.runtime.sessions.gpu.test_tensorrt_session import CALLS, GENERATIONS, assert_same
 from tests.tolerances import RUNTIME_FP32, RUNTIME_HALF
 from xlm_runtime import GenerationOptions, GpuOptions, MissingExtraError, XLMError, pipeline
+from xlm_runtime.generation.decoder import CachedDecoder, Prompt
+from xlm_runtime.generation.static_decoder import StaticDecoder
+from xlm_runtime.model.opening import open_model
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
 from xlm_runtime.sessions.gpu.memory import Copy2D
 
@@ -53,6 +56,12 @@ def test_memory_copies_and_capture(device: CudaDevice) -> None:
         expected[:, 4:6] = host.reshape(8, 8)[:4, :2]
         np.testing.assert_array_equal(back.reshape(4, 16), expected)
     device.release(graph)
+    event = device.event()
+    device.copy_in(one, host)
+    device.copy_out(back, one)
+    device.record(event)
+    device.wait(event)
+    np.testing.assert_array_equal(back, host)
     with pytest.raises(MemoryError, match="more are needed"):
         device.allocate(1 << 50)
     device.free(one)
@@ -82,6 +91,61 @@ def test_the_cuda_provider_generates_as_the_cpu(
     assert_same(
         pipeline("text-generation", folder, "cuda")(texts, options), pipeline("text-generation", folder)(texts, options)
     )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_a_static_cache_answers_as_the_cpu(
+    device: CudaDevice,
+    bundles: Bundles,
+    half_bundles: HalfBundles,
+    tmp_path: Path,
+    precision: str,
+    cuda_graphs: bool,
+) -> None:
+    """The tokens that the device takes by itself are the best by its own logits, which are near those in fp32; of two
+    tokens with one score either may come."""
+    needs_cuda_provider()
+    optimization = pytest.importorskip("xlm_export.optimization", reason="it takes the `export` extra")
+    folder = Path(shutil.copytree(half_bundles("text-generation", precision), tmp_path / "bundle"))
+    optimization.optimize(folder, "onnxruntime-cuda")
+    static = open_model(folder, "text-generation", provider="cuda", gpu=GpuOptions(cuda_graphs=cuda_graphs))
+    other = open_model(bundles("text-generation"), "text-generation")
+    assert static.has_static_cache
+    limit = {"fp16": 2e-2, "bf16": 1e-1}
+    rng = np.random.default_rng(0)
+    for lengths in ((5, 1, 9), (7,), (3, 20, 8, 1, 2)):
+        prompts = [Prompt(rng.integers(0, static.config.vocab_size, length).tolist(), 1) for length in lengths]
+        room, rows = max(lengths) + 12, range(len(lengths))
+        for _ in range(4):  # plain, prepared, captured, replayed
+            taken = list(StaticDecoder(static, room).greedy(prompts, 12))
+            decoders = StaticDecoder(static, room), CachedDecoder(other, room)
+            scores = [decoder.start(prompts) for decoder in decoders]
+            for i, tokens in enumerate(taken):
+                ours, theirs = scores
+                np.testing.assert_allclose(ours, theirs, atol=limit[precision] * np.abs(theirs).max())
+                assert (ours[rows, tokens] == ours.max(axis=1)).all()
+                if i + 1 < len(taken):
+                    scores = [decoder.step(rows, tokens) for decoder in decoders]
+
+
+def test_beams_of_a_static_cache(device: CudaDevice, half_bundles: HalfBundles, tmp_path: Path) -> None:
+    """Rows that change their places on the device score as the same rows that are begun anew."""
+    needs_cuda_provider()
+    optimization = pytest.importorskip("xlm_export.optimization", reason="it takes the `export` extra")
+    folder = Path(shutil.copytree(half_bundles("text-generation", "fp16"), tmp_path / "bundle"))
+    optimization.optimize(folder, "onnxruntime-cuda")
+    model = open_model(folder, "text-generation", provider="cuda")
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(0, model.config.vocab_size, length).tolist() for length in (4, 7)]
+    decoder = StaticDecoder(model, 30)
+    decoder.start([Prompt(ids, 1) for ids in rows])
+    for _ in range(10):
+        parents = rng.integers(0, len(rows), 4).tolist()
+        tokens = rng.integers(0, model.config.vocab_size, 4).tolist()
+        rows = [[*rows[parent], token] for parent, token in zip(parents, tokens, strict=True)]
+        anew = StaticDecoder(model, 30).start([Prompt(ids, 1) for ids in rows])
+        np.testing.assert_allclose(decoder.step(parents, tokens), anew, atol=2e-2 * np.abs(anew).max())
 
 
 @pytest.fixture(scope="module")
