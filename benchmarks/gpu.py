@@ -38,7 +38,6 @@ from benchmarks.suite import (
     choose_contenders,
     choose_workloads,
     make_settings,
-    may_be_chosen,
     read_options,
     report_prefix,
     run_suite,
@@ -194,10 +193,16 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -
     return specs
 
 
+def named(task: str) -> dict[str, Ours]:
+    """Our rows by the names that --ours chooses among."""
+    return {f"ours {row.title}": row for row in OURS[task]}
+
+
 def wanted_bundles(task: str, ours: str | None, device: str) -> set[str]:
-    """Those that a row needs which --ours may choose. Engines are built on a card alone."""
-    rows = [row for row in OURS[task] if may_be_chosen(ours, f"ours {row.title}")]
-    return {row.bundle for row in rows if device == "cuda" or row.bundle not in FLAVORS}
+    """Those that the rows need which --ours chooses. Engines are built on a card alone."""
+    names = [Spec(name, "ours", "ours", {}) for name in named(task)]
+    bundles = {named(task)[spec.name].bundle for spec in choose_contenders(names, None, ours)}
+    return bundles if device == "cuda" else bundles - set(FLAVORS)
 
 
 def contenders(made: Prepared, workloads: Sequence[Workload], options: argparse.Namespace) -> list[Spec]:
@@ -298,7 +303,7 @@ def main() -> None:
         mine = {task: [workload for workload in workloads if workload.task == task] for task in tasks}
         specs = {task: contenders(made[task], mine[task], options) for task in tasks}
         # a row whose bundle could not be made is not a mistake in a name
-        rows = [Spec(f"ours {row.title}", "ours", "", {}) for task in tasks for row in OURS[task]]
+        rows = [Spec(name, "ours", "ours", {}) for task in tasks for name in named(task)]
         check_names([*(spec for each in specs.values() for spec in each), *rows], options.peers, options.ours)
         return [make_phase(made[task], specs[task], mine[task], settings, options, record) for task in tasks]
 

@@ -11,7 +11,7 @@ SPEC: {"kind": module of benchmarks.contenders, "options": {…}, "threads": N, 
         → {"seconds": [of each group], "outputs": [of each row]}
     {"do": "texts", "groups": [[text, …], …]} → {"seconds": […]}
     {"do": "generate", "groups": as for "run", "new_tokens": N} → {"seconds": […], "outputs": [new ids of each row]}
-    {"do": "decode", …as for "generate"} → {"seconds": [of N tokens behind the first], "outputs": [N + 1 new ids of each row]}
+    {"do": "decode", as for "generate"} → {"seconds": [of N tokens behind the first], "outputs": [N + 1 ids of each]}
     {"do": "sweep"} → {"seconds": S, "bytes": read from memory meanwhile}
     {"do": "rate"} → {"operations_per_second": of matrix products}
     {"do": "memory"} → {"rss_mb": now, "peak_mb": at its highest}

@@ -1,15 +1,16 @@
-"""This project's torch classifier on packed tokens, each attention one call of `torch.nn.attention.varlen`: no padding is
-computed, as in the runtime's packed graphs, and the last layer computes after its attention only what the head reads.
+"""This project's torch classifier on packed tokens, each attention one call of `torch.nn.attention.varlen`.
 
-options: `checkpoint`, `precision` (fp16 or bf16 on a card), `compile` (dynamic shapes), `graphs` (each shape of a batch is
-captured in a CUDA graph when it comes for the first time), `device`. The kernel is CUDA's; on the CPU attention takes
-row by row, and a captured graph is a call into the same tensors, so that answers can be checked there.
+No padding is computed, as in the runtime's packed graphs, and behind its last attention only what the head reads.
+
+options: `checkpoint`, `precision` (fp16 or bf16 on a card), `compile` (with dynamic shapes), `graphs` (each shape of a
+batch is captured in a CUDA graph when it comes for the first time), `device`. The kernel is CUDA's; on the CPU rows
+attend one by one, and a captured graph is a call into the same tensors, so that answers can be checked there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def attend_row_by_row(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor,
     """What CUDA's kernel computes, each row by itself. An operator, so that it may be compiled around."""
     found = torch.empty_like(query, memory_format=torch.contiguous_format)
     ends = bounds.tolist()
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         heads = (x[start:end].transpose(0, 1) for x in (query, key, value))
         found[start:end] = functional.scaled_dot_product_attention(*heads).transpose(0, 1)
     return found
