@@ -57,7 +57,8 @@ MODELS = {"text-classification": "xlm-mlm-tlm-xnli15-1024", "text-generation": "
 
 @dataclass(frozen=True)
 class Ours:
-    """A row of ours: a bundle of `prepare_gpu` with a provider; `card` where the CPU cannot stand in for it."""
+    """A row of ours: a bundle of `prepare_gpu` with a provider; `graphs` whether calls are captured, None by default;
+    `card` where the CPU cannot stand in for it."""
 
     title: str
     bundle: str
@@ -69,21 +70,21 @@ class Ours:
 ENGINES = tuple(Ours(flavor, flavor, "tensorrt") for flavor in FLAVORS)
 OURS = {
     "text-classification": (
-        Ours("cuda", "plain", "cuda", card=False),
+        Ours("cuda", "plain", "cuda", False, card=False),
         Ours("cuda, graphs", "plain", "cuda", True),
         Ours("tensorrt-ep", "plain", "tensorrt-ep"),
-        Ours("cuda packed", "packed", "cuda", card=False),
-        Ours("cuda packed optimized", "packed optimized", "cuda"),
+        Ours("cuda packed", "packed", "cuda", False, card=False),
+        Ours("cuda packed optimized", "packed optimized", "cuda", False),
         Ours("cuda packed optimized, graphs", "packed optimized", "cuda", True),
-        Ours("cuda optimized", "optimized", "cuda"),
+        Ours("cuda optimized", "optimized", "cuda", False),
         Ours("cuda optimized, graphs", "optimized", "cuda", True),
         *ENGINES,
     ),
     "text-generation": (
-        Ours("cuda cache", "plain", "cuda", card=False),
+        Ours("cuda cache", "plain", "cuda", False, card=False),
         Ours("cuda cache, graphs", "plain", "cuda", True),
         Ours("tensorrt-ep", "plain", "tensorrt-ep"),
-        Ours("cuda static cache", "optimized", "cuda"),
+        Ours("cuda static cache", "optimized", "cuda", False),
         Ours("cuda static cache, graphs", "optimized", "cuda", True),
         *ENGINES,
     ),
@@ -121,7 +122,7 @@ def gpu_workloads(quick: bool) -> list[Workload]:
             Workload(f"{title}mixed", f"{about}, 32 of 8 to 384 tokens, 4,096 in all", drawn, calls=calls[32], do=do)
         )
     about = "text to answer, 500 texts of 8 to 384 tokens, 64,000 in all, given in one call"
-    found.append(Workload("text stream", about, short_stream if quick else stream, do="texts"))
+    found.append(Workload("text stream", about, short_stream if quick else stream, calls=2, do="texts"))
     prompts = f"prompts of {PROMPT} tokens, {new} new ones, greedy"
     for do, about in (("generate", prompts), ("decode", f"{prompts}: ms a step, the prompt's left out")):
         found += [
@@ -185,7 +186,7 @@ def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -
             "bundle": str(view),
             "task": made.task,
             "provider": row.provider if on_card else "cpu",
-            "cuda_graphs": row.graphs,
+            "cuda_graphs": row.graphs if on_card else None,
         }
         ways = (OWN,) if made.task == "text-generation" else (*PADDED_WAYS, OWN)
         about = f"{folder.name}, provider {options['provider']}"

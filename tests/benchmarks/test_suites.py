@@ -17,6 +17,7 @@ import pytest
 
 import benchmarks.machine
 from benchmarks import __main__ as dispatch
+from benchmarks import gpu
 from benchmarks import prepare as preparation
 from benchmarks.checkpoints import XNLI_LABELS
 from benchmarks.cpu import our_specs
@@ -196,6 +197,18 @@ def test_gpu_bundles_are_those_that_the_chosen_rows_need() -> None:
     assert wanted_bundles("text-classification", chosen, "cuda") == {"packed", "packed optimized"}
     assert wanted_bundles("text-generation", chosen, "cuda") == {"optimized"}
     assert wanted_bundles("text-classification", "", "cuda") == set()
+
+
+def test_rows_of_ours_say_whether_calls_are_captured(bundles: Bundles, tmp_path: Path) -> None:
+    """On a card each row says it, whatever the provider's default; the CPU in its place takes portable graphs alone."""
+    folder = bundles("text-classification")
+    made = Prepared("text-classification", tmp_path, tmp_path, {"packed": folder, "packed optimized": folder})
+    specs = gpu.our_specs(made, [], tmp_path / "views", "cuda")
+    assert {spec.name: spec.options["cuda_graphs"] for spec in specs} == {
+        "ours cuda packed": False, "ours cuda packed optimized": False, "ours cuda packed optimized, graphs": True,
+    }  # fmt: skip
+    (spec,) = gpu.our_specs(made, [], tmp_path / "views", "cpu")
+    assert (spec.name, spec.options["provider"], spec.options["cuda_graphs"]) == ("ours cuda packed", "cpu", None)
 
 
 def test_gpu_bundles_are_made_of_one_another(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
