@@ -47,15 +47,16 @@ class RuntimeModel:
         return self._pipeline(texts)
 
     def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        """As the pipeline does it, on whatever path it takes for greedy search, with ids in place of texts."""
         from xlm_runtime import GenerationOptions
         from xlm_runtime.generation.decoder import Prompt
-        from xlm_runtime.generation.search import make_strategy, search
+        from xlm_runtime.generation.prompts import PromptRow
+        from xlm_runtime.pipelines.text_generation import TextGenerationOptions
 
-        asked = [Prompt(ids) for ids in prompts]
-        options = GenerationOptions(max_new_tokens=tokens, ignore_eos=True)
-        strategy = make_strategy(asked, options, [], lambda new: "length" if len(new) >= tokens else None)
-        decoder = self._pipeline.decoder(max(map(len, asked)) + tokens)
-        *_, found = search(decoder, asked, strategy)
+        rows = [PromptRow(Prompt(ids), len(ids) + tokens) for ids in prompts]
+        options = TextGenerationOptions(GenerationOptions(max_new_tokens=tokens, ignore_eos=True))
+        found = self._pipeline.forward(rows, options)
+        found = found() if callable(found) else found  # begun above, waited for here
         return [sequences[0].new_ids for sequences in found]
 
 
