@@ -7,14 +7,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir
 
 from xlm_export.engines.concat_past import concat_past
 from xlm_export.engines.profiles import custom_profile, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
-from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
+from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Parsed, Toolkit
 from xlm_export.onnx_graph.file import save
 from xlm_export.progress import Progress, Steps
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
@@ -22,6 +22,9 @@ from xlm_runtime.bundle.atomic import drafts, write_bytes
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp
 from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 # What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.
 DEFAULT_ARCHS = ("sm80", "sm86", "sm89", "sm120")
@@ -79,12 +82,12 @@ def build_engine(
     written.check_files(written.files_of(graph))
     written.check_weights_in(graph)
     steps(f"parse {graph.file}")
-    network = _parse(toolkit, written, graph)
-    types = NetworkTypes.read(network)
+    parsed = _parse(toolkit, written, graph)
+    types = NetworkTypes.read(parsed.network)
     types.check(graph.precision, graph.file)
     steps(f"build for {len(chosen)} profiles")
     began = time.perf_counter()
-    plan, cache = toolkit.build(network, chosen, options)
+    plan, cache = toolkit.build(parsed, chosen, options)
     seconds = time.perf_counter() - began
     steps("inspect the engine")
     report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.gpu_archs))
@@ -119,7 +122,7 @@ def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
     )
 
 
-def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Any:
+def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Parsed:
     """The network of the graph; of one with a cache, in the form that TensorRT fuses."""
     path = bundle.folder / graph.file
     if not graph.has_cache:
@@ -166,7 +169,7 @@ def _architecture(purpose: str) -> str:
     return architecture
 
 
-def _inspect(toolkit: Toolkit, plan: Any, gpu_archs: tuple[str, ...]) -> dict[str, Any] | str:
+def _inspect(toolkit: Toolkit, plan: tensorrt.IHostMemory, gpu_archs: tuple[str, ...]) -> dict[str, Any] | str:
     """What the inspector says, or why it cannot be asked: an engine is loaded on a GPU that it is for."""
     try:
         here = _architecture("The engine inspector")
@@ -216,7 +219,7 @@ def _write(
     toolkit: Toolkit,
     gpu_archs: tuple[str, ...],
     profiles: tuple[EngineProfile, ...],
-    plan: Any,
+    plan: tensorrt.IHostMemory,
     stem: str,
     words: tuple[str, ...],
     report: EngineReport,
