@@ -67,11 +67,15 @@ class Parsed:
 
 @dataclass
 class BuildOptions:
-    """How to build. `gpu_archs` are such as "sm89"; with `tensorrt` they name the GPU at hand."""
+    """How to build. `gpu_archs` are such as "sm89"; with `tensorrt` they name the GPU at hand.
+
+    `lean_runtime` is None, "included" or "excluded", see `EngineStamp`.
+    """
 
     gpu_archs: tuple[str, ...]
     optimization_level: int | None = None
     timing_cache: bytes | None = None
+    lean_runtime: str | None = None
 
 
 class Toolkit:
@@ -135,6 +139,10 @@ class Toolkit:
         config = parsed.builder.create_builder_config()
         config.profiling_verbosity = self.api.ProfilingVerbosity.DETAILED
         config.clear_flag(self.api.BuilderFlag.TF32)  # on by default; products of fp32 graphs would keep 10 bits
+        if options.lean_runtime is not None:
+            config.set_flag(self.api.BuilderFlag.VERSION_COMPATIBLE)
+        if options.lean_runtime == "excluded":
+            config.set_flag(self.api.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
         self._add_profiles(parsed, config, profiles)
@@ -169,6 +177,7 @@ class Toolkit:
             EngineError: the plan cannot be loaded here.
         """
         runtime = self.api.Runtime(self._logger)
+        runtime.engine_host_code_allowed = True  # a lean runtime that this module itself put into the plan
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"{self.flavor} {self.version} built a plan that it cannot load: {self._last_error()}.")
@@ -177,9 +186,7 @@ class Toolkit:
         memory = [int(engine.get_device_memory_size_for_profile_v2(i)) for i in range(engine.num_optimization_profiles)]
         return {"layers": information, "device_memory_of_profiles": memory}
 
-    def _add_profiles(
-        self, parsed: Parsed, config: tensorrt.IBuilderConfig, profiles: Sequence[EngineProfile]
-    ) -> None:
+    def _add_profiles(self, parsed: Parsed, config: tensorrt.IBuilderConfig, profiles: Sequence[EngineProfile]) -> None:
         inputs = {parsed.network.get_input(i).name for i in range(parsed.network.num_inputs)}
         for profile in profiles:
             made = parsed.builder.create_optimization_profile()

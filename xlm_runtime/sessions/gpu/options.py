@@ -17,6 +17,8 @@ class GpuOptions:
             for cuda; tensorrt-ep has none.
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
+        engine_host_code: tensorrt: let a version-compatible engine run the code that it carries, TensorRT's lean
+            runtime. Anyone can put other code in its place: only for bundles from where you trust.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
 
     Raises:
@@ -27,6 +29,7 @@ class GpuOptions:
     cuda_graphs: bool | None = None
     max_graphs: int = 32
     engine: str | None = None
+    engine_host_code: bool = False
     profiles: tuple[tuple[int, int], ...] = ((1, 128), (8, 512), (32, 128))
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,12 @@ _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "i
 
 
 class TensorRTEngine:
-    """A deserialised plan, whose stamp was checked.
+    """A deserialised plan, whose stamp was checked, and which may run code if it carries some.
 
     All contexts share one piece of memory for activations, since one computes at a time.
 
     Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
+        trt: one of `MODULES`.
         kernels: file for kernels that `tensorrt_rtx` compiles on this machine, read here and written by `close`.
 
     Raises:
@@ -42,6 +43,11 @@ class TensorRTEngine:
         self._device = device
         self._errors: list[str] = []
         self._runtime = trt.Runtime(_logger(trt, self._errors))
+        if self._errors:  # it did not start: a null pointer in it, which neither use nor release survives
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._runtime))
+            raise self._failure("cannot be loaded")
+        if stamp.lean_runtime == "included":
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(np.memmap(plan, np.uint8, "r"))
         if self._engine is None:
             raise self._failure("cannot be loaded")
