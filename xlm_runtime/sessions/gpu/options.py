@@ -18,7 +18,7 @@ class GpuOptions:
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
         engine_host_code: tensorrt: let a version-compatible engine run the code that it carries, TensorRT's lean
-            runtime. Anyone can put other code in its place: only for bundles from where you trust.
+            runtime. Anyone can put other code in its place: for bundles whose source you trust.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
 
     Raises:

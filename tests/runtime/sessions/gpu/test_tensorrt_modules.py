@@ -46,7 +46,7 @@ def overloads(function: Callable[..., Any]) -> list[tuple[str, ...]]:
 
 @pytest.fixture(params=[*LEAN, RTX])
 def module(request: pytest.FixtureRequest) -> ModuleType:
-    return pytest.importorskip(request.param, reason=f"{request.param} has no wheels for this machine")  # type: ignore[no-any-return]
+    return pytest.importorskip(request.param, reason=f"{request.param} has no wheels for this machine")
 
 
 def test_methods_and_their_parameters(module: ModuleType) -> None:
@@ -92,7 +92,7 @@ def test_what_is_asked_for_by_name(module: ModuleType) -> None:
 @pytest.fixture(params=LEAN, scope="module")
 def lean(request: pytest.FixtureRequest) -> ModuleType:
     """The real one, imported before the fakes hide it."""
-    return pytest.importorskip(request.param, reason="the lean runtime has no wheels for this machine")  # type: ignore[no-any-return]
+    return pytest.importorskip(request.param, reason="the lean runtime has no wheels for this machine")
 
 
 def test_the_lean_runtime_itself(
