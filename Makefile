@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 OPTIMUM := build/optimum
+STUBS := build/stubs
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-fast test-whole lint benchmark optimum clean
@@ -22,7 +23,7 @@ test-fast: $(VENV)/.test
 test-whole: $(VENV)/.test $(OPTIMUM)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m whole
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test $(STUBS)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -48,6 +49,15 @@ $(OPTIMUM)/.installed: benchmarks/optimum.txt constraints.txt
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--requirement benchmarks/optimum.txt
+	touch $@
+
+# Type stubs: their package wants TensorRT itself, and some of its lines are no Python. They lie outside of the
+# environment, where their folder `tensorrt` could be imported.
+$(STUBS)/.installed: $(BIN)/python Makefile
+	rm -rf $(STUBS)
+	$(INSTALL) --no-deps --target $(STUBS) tensorrt-stubs==10.13.0.35.1
+	sed -i.bak -e 's/, in: /, in_: /' -e 's/channel_axis: int)/channel_axis: int = ...)/' \
+		$(STUBS)/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
 clean:
