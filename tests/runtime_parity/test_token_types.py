@@ -29,7 +29,8 @@ def theirs(checkpoint: Path, model_class: str, *texts: str) -> dict[str, np.ndar
         return {name: value[0].numpy() for name, value in model(**encoding).items() if value is not None}
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+# padded rows with token types are those of `test_question_answering`, pairs are those of the packed layout
+@pytest.mark.parametrize("layout", [pytest.param("padded", marks=pytest.mark.slow(seconds=5)), "packed"])
 def test_text_classification(bundles: Bundles, exported: Exported, layout: str) -> None:
     checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
     folder = exported(checkpoint, inputs=("token_type_ids",), layout=layout, verify=False)
