@@ -56,7 +56,7 @@ class RuntimeModel:
         rows = [PromptRow(Prompt(ids), len(ids) + tokens) for ids in prompts]
         options = TextGenerationOptions(GenerationOptions(max_new_tokens=tokens, ignore_eos=True))
         found = self._pipeline.forward(rows, options)
-        found = found() if callable(found) else found  # begun above, waited for here
+        found = found()  # begun above, waited for here
         return [sequences[0].new_ids for sequences in found]
 
 
