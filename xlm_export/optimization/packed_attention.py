@@ -28,8 +28,6 @@ from xlm_export.onnx_graph.constants import array, constant
 from xlm_export.onnx_graph.names import WeightNames
 from xlm_runtime.tasks import ROW_INPUTS
 
-OPERATOR = "PackedMultiHeadAttention"
-
 _CONSTANT_BITS = 2**-8  # of √d in half precision
 _REPLACED = ("segment_ids", "token_index", "padded_index", "kept_token_index", "kept_padded_index")
 _SAME_SHAPE = {"segment_ids": "padded_index", "kept_token_index": "kept_index"}

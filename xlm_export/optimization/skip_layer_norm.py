@@ -81,15 +81,14 @@ def _normalization(node: onnx_ir.Node, names: WeightNames) -> Normalization | No
         if bias is None or layer is None:
             continue
         made = product.producer()
+        others = [value for value in made.inputs if value is not None and value is not bias] if made else []
         alone = made is not None and made.op_type == "Add" and len(product.uses()) == 1
-        if alone:
-            product = next(value for value in made.inputs if value is not bias)
         return Normalization(
             layer=layer,
             name=str(bias.name).removesuffix(".bias"),
             total=total,
             skip=skip,
-            product=product,
+            product=others[0] if alone else product,
             gamma=gamma,
             beta=beta,
             bias=bias if alone else None,

@@ -22,7 +22,7 @@ _FUNCTIONS = Opset(_DOMAIN, 1)
 op: Any = opset18  # typed for eager values; here its functions are translated
 
 
-@script(_FUNCTIONS, default_opset=op)  # type: ignore[untyped-decorator]
+@script(_FUNCTIONS, default_opset=op)
 def PackedMultiHeadAttention(  # type: ignore[no-untyped-def]  # noqa: N802  # its name as an operator
     heads, bias, token_offset, cumulative_sequence_length, num_heads: int, scale: float
 ):

@@ -101,6 +101,8 @@ def test_graphs_are_optimised_and_quantised_by_the_familys_names(
         assert "model.encoder.blocks.1.attn.querykeyvalue.weight" in names
         with pytest.raises(InputError, match="skip-layer-norm: a layer normalises before its sums"):
             optimize(tmp_path / "bundle", "onnxruntime-cuda", passes=["skip-layer-norm"], force=True)
+    else:
+        assert optimize(tmp_path / "bundle", "onnxruntime-cuda").counts == {"packed-attention": 2, "bias-gelu": 2}
 
     quantize(tmp_path / "bundle", "int8-dynamic", keep=["layer 1 ffn"])
     optimize(tmp_path / "bundle", "onnxruntime-cpu", precision="int8")

@@ -131,6 +131,15 @@ def test_half_precision(precision: str, half_bundles: HalfBundles, tmp_path: Pat
             optimize(tmp_path / "bundle", "onnxruntime-cpu")
 
 
+@pytest.mark.slow
+def test_normalisations_of_a_graph_with_a_cache(half_bundles: HalfBundles, tmp_path: Path) -> None:
+    """They are measured over the verification's generations."""
+    shutil.copytree(half_bundles("text-generation", "fp16"), tmp_path / "bundle")
+    made = optimize(tmp_path / "bundle", "onnxruntime-cuda")
+    assert made.counts == {"qkv": 2, "skip-layer-norm": 4, "bias-gelu": 2}
+    assert (made.report.status, made.kept) == ("passed", ())
+
+
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [("text-classification-packed", "int8-static"), ("fill-mask-packed", "int8-dynamic")],

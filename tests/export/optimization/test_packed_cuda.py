@@ -88,23 +88,16 @@ def test_every_head(name: str, bundles: Bundles, tmp_path: Path) -> None:
     assert kept == (name in ("fill-mask", "text-classification", "multiple-choice"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "question-answering",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("fill-mask", "multiple-choice", "token-classification")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fill-mask", "multiple-choice", "question-answering", "token-classification"])
 def test_every_head_in_half_precision(name: str, bundles: Bundles, exported: Exported, tmp_path: Path) -> None:
     checkpoint = bundles(f"{name}-packed").parent / "checkpoints" / name
     portable = exported(checkpoint, precision="fp16", layout="packed", verify=False)
     made = checked(Path(shutil.copytree(portable, tmp_path / "bundle")))
     assert made.report.precision == "fp16"
     before, after = (operators(tmp_path / "bundle" / file)["Cast"] for file in ("model.onnx", made.graph.file))
-    assert before - after == 2 * 8, "a layer's: three for each normalisation, and two of softmax"
+    of_places = name == "question-answering"  # which of a row's places are real
+    assert before - after == 2 * 8 - of_places, "a layer's: three for each normalisation, and two of softmax"
 
 
 @pytest.mark.slow
