@@ -22,7 +22,6 @@ from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
 from xlm_runtime.sessions.gpu.tensorrt_modules import MODULES
 from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
 from xlm_runtime.sessions.session import GraphSource, SessionOptions
-from xlm_runtime.tasks import TOKEN_OFFSET
 
 
 def open_engine(source: GraphSource, provider: Provider, options: SessionOptions) -> GpuSession:
@@ -178,6 +177,13 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
     if provider.builds and gpu.cuda_graphs:
         raise InputError(f"provider='{provider.name}' captures no CUDA graphs; use provider='tensorrt', or leave them "
                          "out.")  # fmt: skip
+    graph = source.graph
+    if gpu.cuda_graphs and graph is not None and graph.is_packed and not graph.tells_rows:
+        raise InputError(
+            f"The attention of '{graph.file}' takes packs, which have too many shapes for CUDA graphs. Rewrite it with "
+            "`xlm-export optimize --target onnxruntime-cuda`, or leave out cuda_graphs (--cuda-graphs)."
+        )
+    captured = gpu.captures(provider, graph)
     onnxruntime = import_onnxruntime(provider)
     device = CudaDevice(gpu.device, f"provider='{provider.name}'", provider.extra)
     try:
@@ -196,19 +202,12 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
             profiles, shapes = plan_profiles(graph, bundle.config, gpu.profiles)
             own = provider_options(graph, shapes, options.engine_cache or bundle.folder / ENGINES_FOLDER)
             providers.insert(0, (provider.execution_provider, common | own))
-        captured = gpu.captures(provider, source.graph)
-        if captured:
+        elif captured:
             cuda["enable_cuda_graph"] = "1"
         with _flash_attention_at_every_length():
             session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
         name = source.path.name
         engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, captured=captured)
-        packed = any("tokens" in tensor.axes for tensor in engine.inputs)
-        if captured and packed and not any(tensor.name == TOKEN_OFFSET for tensor in engine.inputs):
-            raise InputError(
-                f"The attention of '{name}' takes packs, which have too many shapes for CUDA graphs. Rewrite it with "
-                "`xlm-export optimize --target onnxruntime-cuda`, or leave out cuda_graphs (--cuda-graphs)."
-            )
         return GpuSession(engine, device, buckets=captured, graphs=gpu.max_graphs if captured else 0)
     except BaseException:
         device.close()

@@ -117,4 +117,5 @@ def test_what_is_filled_up_and_what_is_captured() -> None:
     for _ in range(4):
         run(large)
     assert machine.executor.shapes[-1]["token_offset"] == (len(large), 60), "as it is"
+    assert machine.executor.shapes[-1]["kept_index"] == (len(large),)
     assert machine.device.log.count("replay") == 2, "and captured where it comes again"
