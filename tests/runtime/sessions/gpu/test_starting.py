@@ -151,10 +151,11 @@ def test_greedy_search_leaves_a_call_that_is_under_way_its_outputs() -> None:
         return fed[-1][1]
 
     opened.feed = feed
-    prompts = [Prompt([1, 2, 3], 0), Prompt([4], 1)]
+    prompts, others = [Prompt([1, 2, 3], 0), Prompt([4], 1)], [Prompt([6, 5, 2], 2), Prompt([3, 3], 0)]
+    opened.tokens(others, 5)  # buffers grow
     strategy = make_strategy(prompts, GenerationOptions(), [], lambda ids: None)
     next(search(StaticDecoder(opened, 20), prompts, strategy))
     inputs, expected = fed[0]
     wait = opened.session.start(inputs)
-    assert opened.tokens(prompts, 5) == opened.expected(prompts, 5)
+    assert opened.tokens(others, 5) == opened.expected(others, 5)
     np.testing.assert_array_equal(wait()["logits"], expected["logits"])
