@@ -127,8 +127,13 @@ def _put(
 ) -> None:
     """Move the models into the repository, or the repository to its place. On any exception all is as before."""
     if not place.exists():
-        draft.rename(place)
-        return
+        try:
+            draft.rename(place)
+        except OSError:
+            if not place.is_dir():  # since a moment ago
+                raise
+        else:
+            return
     _check_names(place, models, force)  # what appeared meanwhile
     with ExitStack() as undo:
         for model in models:
