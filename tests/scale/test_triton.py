@@ -104,6 +104,9 @@ def test_a_server_answers_as_the_pipelines_do(bundles: Bundles, tmp_path: Path) 
                 "statistics": patient.task,
             }
         )
+        url = f"http://{addresses.http}/v2/models/text-classification/generate"
+        with urllib.request.urlopen(url, b'{"text": "The old town.", "top_k": 2}', timeout=10) as page:
+            simple = json.load(page)
         with urllib.request.urlopen(f"http://{addresses.metrics}/metrics", timeout=10) as page:
             metrics = page.read().decode()
     for (asked, answer), answers in zip(expected, found["each"], strict=True):
@@ -112,6 +115,7 @@ def test_a_server_answers_as_the_pipelines_do(bundles: Bundles, tmp_path: Path) 
                 assert answer in answers[protocol]["error"], asked
             else:
                 same(answers[protocol], answer)
+    same(json.loads(simple["answer"]), labels(texts[0], top_k=2))
     *answered, failed = found["together"]
     same([answers[0] for answers in answered], zero_shot(texts, "a, b"))
     assert failed == {"error": "The text is empty; give at least one word."}

@@ -79,7 +79,6 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
 
 
 def _asking(name: str, task: str) -> str:
-    text = {"name": TEXT, "datatype": "BYTES", "shape": [1, 1], "data": [_TEXTS.get(task, "A text.")]}
-    body = {"inputs": [text]} | ({"parameters": _PARAMETERS[task]} if task in _PARAMETERS else {})
-    words = ["curl", f"localhost:8000/v2/models/{name}/infer", "-d", json.dumps(body, ensure_ascii=False)]
+    body = {TEXT: _TEXTS.get(task, "A text."), **_PARAMETERS.get(task, {})}
+    words = ["curl", f"localhost:8000/v2/models/{name}/generate", "-d", json.dumps(body, ensure_ascii=False)]
     return shlex.join(words)

@@ -5,7 +5,7 @@ The table `BACKENDS` says which there are. Everything that can be wrong is found
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -201,11 +201,8 @@ def _padded_graph(bundle: Bundle, options: ServingOptions) -> Graph:
 def _engine(bundle: Bundle, options: ServingOptions) -> EngineStamp:
     """The one engine that is asked for, as it was built."""
     stamps = {PurePosixPath(stamp.plan).stem: stamp for stamp in find_stamps(bundle, options.precision)}
-    fitting = {
-        name: stamp
-        for name, stamp in stamps.items()
-        if stamp.flavor == _FLAVOR and options.engine in (None, name)
-    }  # fmt: skip
+    ours = {name: stamp for name, stamp in stamps.items() if stamp.flavor == _FLAVOR}
+    fitting = {name: stamp for name, stamp in ours.items() if options.engine in (None, name)}
     if len(fitting) > 1:
         raise InputError(f"The bundle '{bundle.folder}' has the engines {', '.join(fitting)}; choose one by --engine.")
     if not fitting:
@@ -239,7 +236,7 @@ def _of_graph(name: str, backend: str, tensors: Tensors, batch: int) -> dict[str
     }
 
 
-def _batching(batch: int, options: ServingOptions, preferred: tuple[int, ...] | list[int]) -> dict[str, Any]:
+def _batching(batch: int, options: ServingOptions, preferred: Sequence[int]) -> dict[str, Any]:
     if not batch:
         return {}
     delay = {"max_queue_delay_microseconds": options.max_queue_delay_us}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -52,13 +52,14 @@ def write_repository(
     """
     options = options or ServingOptions()
     loaded = Bundle.load(bundle)
-    models = tuple(_models(loaded, backends, name or options.task or loaded.task, options))
-    loaded.check_files()
+    names = _names(backends, name or options.task or loaded.task, options)
     place = Path(os.path.realpath(repository))
     workplaces = Workplaces(place.parent, f".{place.name}.models-", place)
     _check_place(Path(repository), place)
     workplaces.sweep()
-    _check_names(place, models, force)
+    _check_free(place, names.values(), force)
+    loaded.check_files()
+    models = tuple(BACKENDS[backend].make(loaded, each, options) for backend, each in names.items())
     place.parent.mkdir(parents=True, exist_ok=True)
     with workplaces.open() as work:
         draft = work / "new"
@@ -76,7 +77,8 @@ def write_repository(
     return models
 
 
-def _models(bundle: Bundle, backends: Sequence[str], name: str, options: ServingOptions) -> list[ServedModel]:
+def _names(backends: Sequence[str], name: str, options: ServingOptions) -> dict[str, str]:
+    """Backend → the model's name."""
     unknown = [backend for backend in backends if backend not in BACKENDS]
     if unknown or not backends:
         raise InputError(f"Unknown backend '{''.join(unknown[:1])}'; expected some of {', '.join(BACKENDS)}.")
@@ -86,7 +88,7 @@ def _models(bundle: Bundle, backends: Sequence[str], name: str, options: Serving
         raise InputError(
             f"'{name}' is no name of a model; expected letters, digits, '.', '_' and '-', with a letter or digit first."
         )
-    return [BACKENDS[each].make(bundle, name + BACKENDS[each].suffix, options) for each in dict.fromkeys(backends)]
+    return {backend: name + BACKENDS[backend].suffix for backend in backends}
 
 
 def _check_place(repository: Path, place: Path) -> None:
@@ -97,14 +99,14 @@ def _check_place(repository: Path, place: Path) -> None:
         raise InputError(f"'{repository}' is a bundle; give the folder of a model repository, which may be new.")
 
 
-def _check_names(place: Path, models: Sequence[ServedModel], force: bool) -> None:
-    for model in models:
-        folder = place / model.name
+def _check_free(place: Path, names: Iterable[str], force: bool) -> None:
+    for name in names:
+        folder = place / name
         if not os.path.lexists(folder):
             continue
         if not force:
             raise InputError(
-                f"The model '{model.name}' is already in '{place}'; use --force (force=True) to replace it, or --name "
+                f"The model '{name}' is already in '{place}'; use --force (force=True) to replace it, or --name "
                 "for another name."
             )
         if not (folder / CONFIG_FILE).is_file():
@@ -134,7 +136,7 @@ def _put(
                 raise
         else:
             return
-    _check_names(place, models, force)  # what appeared meanwhile
+    _check_free(place, [model.name for model in models], force)  # what appeared meanwhile
     with ExitStack() as undo:
         for model in models:
             new, there = draft / model.name, place / model.name

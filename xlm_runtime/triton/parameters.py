@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.generation import GenerationOptions
@@ -43,23 +44,37 @@ def call_arguments(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         InputError: a parameter that the pipeline does not have, or a value of another type, or one that is needed and
             is not there. Values out of their range are refused by the call.
     """
-    call = inspect.signature(type(pipe).__call__, eval_str=True).parameters
-    hints = {name: parameter.annotation for name, parameter in call.items() if name not in _INPUTS}
-    needed = [name for name in hints if call[name].default is inspect.Parameter.empty]
-    if "options" in call:
-        hints |= get_type_hints(GenerationOptions)
-    hints |= {name: hint for name, hint in _ONE.items() if name in hints}
+    accepted = _accepted(pipe.__class__)
     for name in given:
-        if name not in hints:
-            raise InputError(f"Unknown parameter '{name}'; this model has {', '.join(sorted(hints))}.")
-    for name in needed:
+        if name not in accepted.hints:
+            raise InputError(f"Unknown parameter '{name}'; this model has {', '.join(sorted(accepted.hints))}.")
+    for name in accepted.needed:
         if name not in given:
             raise InputError(f"The parameter {name} is missing; this model needs it with each request.")
-    arguments = {name: _read(name, value, hints[name]) for name, value in given.items()}
-    if "options" not in call:
+    arguments = {name: _read(name, value, accepted.hints[name]) for name, value in given.items()}
+    if not accepted.generates:
         return arguments
     generation = {name: arguments.pop(name) for name in _GENERATION & arguments.keys()}
     return {**arguments, "options": pipe.defaults.replace(**generation)}
+
+
+class _Accepted(NamedTuple):
+    """What a pipeline's call takes beside its inputs: types by name, and which it cannot do without."""
+
+    hints: dict[str, Any]
+    needed: tuple[str, ...]
+    generates: bool
+    """Whether `GenerationOptions` is among them."""
+
+
+@cache
+def _accepted(pipeline: type) -> _Accepted:
+    call = inspect.signature(pipeline.__call__, eval_str=True).parameters
+    generates = "options" in call
+    hints = {name: parameter.annotation for name, parameter in call.items() if name not in _INPUTS}
+    needed = tuple(name for name in hints if call[name].default is inspect.Parameter.empty)
+    hints |= get_type_hints(GenerationOptions) if generates else {}
+    return _Accepted(hints | {name: hint for name, hint in _ONE.items() if name in hints}, needed, generates)
 
 
 def _read(name: str, value: Any, hint: Any) -> Any:

@@ -38,7 +38,7 @@ def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert first.endswith("text-classification: text-classification, texts in and answers out, in batches of up to 4")
     assert "text-classification-onnxruntime: model.onnx, arrays in and out, in batches of up to 4 rows" in second
     assert serve == f"serve it: tritonserver --model-repository {repository}"
-    assert ask.startswith("ask it: curl localhost:8000/v2/models/text-classification/infer -d '{")
+    assert ask == """ask it: curl localhost:8000/v2/models/text-classification/generate -d '{"text": "A text."}'"""
     assert names(tmp_path / "new") == ["models"]
     model = repository / "text-classification"
     assert contents(model / "1" / "bundle").keys() == contents(bundle).keys()
