@@ -50,8 +50,11 @@ def running(repository: Path, folder: Path) -> Iterator[Addresses]:
     for name in ("http", "grpc", "metrics"):
         host, port = getattr(addresses, name).split(":")
         command += [f"--{name}-address", host, f"--{name}-port", port]
-    # the backend's Python has the packages of the environment that the first python3 belongs to
-    environment = {**os.environ, "PATH": f"{PYTHON.parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",  # the stub has the packages of the first python3
+        "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),  # of the stub, which stands elsewhere now
+    }
     log = folder / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(list(map(str, command)), env=environment, stdout=output, stderr=output)
