@@ -131,7 +131,10 @@ def test_a_process_that_is_killed_leaves_nothing_for_long(
             return target
 
         monkeypatch.setattr(Path, "rename", kill)
-        write_repository(bundle, repository, force=True)
+        try:
+            write_repository(bundle, repository, force=True)
+        finally:
+            os._exit(1)
     os.waitpid(child, 0)
     assert names(repository) == []  # moved away, and nothing in its place
     write_repository(bundle, repository, name="other")
