@@ -1,14 +1,19 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
 # make test-whole: the benchmarks' suites, the wheel in a clean environment, bundles in optimum's classes.
+# make test-scale: bundles in a real tritonserver, in an environment of its own.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 OPTIMUM := build/optimum
+STUBS := build/stubs
+SCALE := build/scale
+# tritonserver's Python backend loads a Python with a shared library, as Debian's is
+SCALE_PYTHON ?= /usr/bin/python3.11
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast test-whole lint benchmark optimum clean
+.PHONY: demo test test-fast test-whole test-scale lint benchmark optimum clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -17,12 +22,15 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign and not whole"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not campaign and not whole and not scale"
 
 test-whole: $(VENV)/.test $(OPTIMUM)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m whole
 
-lint: $(VENV)/.test
+test-scale: $(VENV)/.test $(SCALE)/.installed
+	$(BIN)/python -m pytest -n $(JOBS) -m scale
+
+lint: $(VENV)/.test $(STUBS)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -48,6 +56,21 @@ $(OPTIMUM)/.installed: benchmarks/optimum.txt constraints.txt
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--requirement benchmarks/optimum.txt
+	touch $@
+
+# Type stubs: their package wants TensorRT itself, and some of its lines are no Python. They lie outside of the
+# environment, where their folder `tensorrt` could be imported.
+$(STUBS)/.installed: $(BIN)/python Makefile
+	rm -rf $(STUBS)
+	$(INSTALL) --no-deps --target $(STUBS) tensorrt-stubs==10.13.0.35.1
+	sed -i.bak -e 's/, in: /, in_: /' -e 's/channel_axis: int)/channel_axis: int = ...)/' \
+		$(STUBS)/tensorrt_bindings/tensorrt.pyi
+	touch $@
+
+$(SCALE)/.installed: tests/scale/requirements.txt constraints.txt pyproject.toml
+	$(SCALE_PYTHON) -m venv $(SCALE)
+	$(SCALE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement tests/scale/requirements.txt --editable ".[cpu]"
 	touch $@
 
 clean:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +55,54 @@ PROMPT, NEW_TOKENS = 32, 64
 MODELS = {"text-classification": "xlm-mlm-tlm-xnli15-1024", "text-generation": "xlm-clm-ende-1024"}
 
 
+@dataclass(frozen=True)
+class Ours:
+    """A row of ours: a bundle of `prepare_gpu` with a provider; `graphs` whether calls are captured, None by default;
+    `card` where the CPU cannot stand in for it."""
+
+    title: str
+    bundle: str
+    provider: str
+    graphs: bool | None = None
+    card: bool = True
+
+
+ENGINES = tuple(Ours(flavor, flavor, "tensorrt") for flavor in FLAVORS)
+OURS = {
+    "text-classification": (
+        Ours("cuda", "plain", "cuda", False, card=False),
+        Ours("cuda, graphs", "plain", "cuda", True),
+        Ours("tensorrt-ep", "plain", "tensorrt-ep"),
+        Ours("cuda packed", "packed", "cuda", False, card=False),
+        Ours("cuda packed optimized", "packed optimized", "cuda", False),
+        Ours("cuda packed optimized, graphs", "packed optimized", "cuda", True),
+        Ours("cuda optimized", "optimized", "cuda", False),
+        Ours("cuda optimized, graphs", "optimized", "cuda", True),
+        *ENGINES,
+    ),
+    "text-generation": (
+        Ours("cuda cache", "plain", "cuda", False, card=False),
+        Ours("cuda cache, graphs", "plain", "cuda", True),
+        Ours("tensorrt-ep", "plain", "tensorrt-ep"),
+        Ours("cuda static cache", "optimized", "cuda", False),
+        Ours("cuda static cache, graphs", "optimized", "cuda", True),
+        *ENGINES,
+    ),
+}
+
+
 def mixed(rng: np.random.Generator) -> list[list[int]]:
     """32 sequences of 8 to 384 tokens, 4,096 in all: a third of a padded batch."""
     return [draw_lengths(rng, 32, 8, 384, total=4096, longest=384)]
+
+
+def stream(rng: np.random.Generator) -> list[list[int]]:
+    """500 such sequences: 64,000 tokens."""
+    return [draw_lengths(rng, 500, 8, 384, total=64_000, longest=384)]
+
+
+def short_stream(rng: np.random.Generator) -> list[list[int]]:
+    return [draw_lengths(rng, 50, 8, 32, total=800)]
 
 
 def gpu_workloads(quick: bool) -> list[Workload]:
@@ -73,11 +121,15 @@ def gpu_workloads(quick: bool) -> list[Workload]:
         found.append(
             Workload(f"{title}mixed", f"{about}, 32 of 8 to 384 tokens, 4,096 in all", drawn, calls=calls[32], do=do)
         )
-    found += [
-        Workload(f"generate {rows}", f"{rows} prompts of {PROMPT} tokens, {new} new ones, greedy", fixed(rows, PROMPT),
-                 task="text-generation", do="generate", new_tokens=new)
-        for rows in (1, 8)
-    ]  # fmt: skip
+    about = "text to answer, 500 texts of 8 to 384 tokens, 64,000 in all, given in one call"
+    found.append(Workload("text stream", about, short_stream if quick else stream, calls=2, do="texts"))
+    prompts = f"prompts of {PROMPT} tokens, {new} new ones, greedy"
+    for do, about in (("generate", prompts), ("decode", f"{prompts}: ms a step, the prompt's left out")):
+        found += [
+            Workload(f"{do} {rows}", f"{rows} {about}", fixed(rows, PROMPT), task="text-generation", calls=2, do=do,
+                     new_tokens=new)
+            for rows in (1, 8)
+        ]  # fmt: skip
     return found
 
 
@@ -107,45 +159,57 @@ def peer_specs(made: Prepared, device: str, precision: str, fixed_shapes: set[st
             spec(f"torch SDPA graphs {precision}", "torch_model", "reduce-overhead",
                  f"{sdpa}, torch.compile with CUDA graphs: fixed shapes only", tuple(sorted(names - fixed_shapes)))
         )  # fmt: skip
+        packed = "this project's torch model on packed tokens, varlen_attn, torch.compile, dynamic shapes"
+        captured = f"{packed}, each shape captured in a CUDA graph at the draw that warms up"
+        for name, about, graphs, skips in (
+            (f"torch packed compiled {precision}", packed, False, ()),
+            (f"torch packed compiled, graph {precision}", captured, True, ("text stream",)),
+        ):
+            given = {**common, "compile": True, "graphs": graphs}
+            specs.append(Spec(name, "peer", "torch_packed", given, (AS_IT_COMES,), about, precision, skips=skips))
     return specs
 
 
 def our_specs(made: Prepared, given: Sequence[Path], views: Path, device: str) -> list[Spec]:
     """Each bundle with the providers that take it; with the stand-in for a card, provider "cpu" for all."""
-    rows: list[tuple[str, Path, str, bool | None]] = []
     on_card = device == "cuda"
-    plain = made.bundles["plain"]
-    rows.append(("cuda", plain, "cuda", None))
-    if on_card:
-        rows += [("cuda, graphs", plain, "cuda", True), ("tensorrt-ep", plain, "tensorrt-ep", None)]
-    if "packed" in made.bundles:
-        rows.append(("cuda packed", made.bundles["packed"], "cuda", None))
-    if "optimized" in made.bundles and on_card:  # its operators are CUDA's alone
-        rows.append(("cuda optimized", made.bundles["optimized"], "cuda", None))
-        rows.append(("cuda optimized, graphs", made.bundles["optimized"], "cuda", True))
-    rows += [(flavor, made.bundles[flavor], "tensorrt", None) for flavor in FLAVORS if flavor in made.bundles]
-    rows += [(f"{folder.name}, {name}", folder, name, None) for folder in given if Bundle.load(folder).task == made.task
-             for name in ("cuda", "tensorrt-ep", "tensorrt")]  # fmt: skip
+    rows = [(row, made.bundles[row.bundle]) for row in OURS[made.task] if row.bundle in made.bundles]
+    rows += [(Ours(f"{folder.name}, {name}", "", name), folder) for folder in given
+             if Bundle.load(folder).task == made.task for name in ("cuda", "tensorrt-ep", "tensorrt")]  # fmt: skip
     specs = []
-    for title, folder, provider, graphs in rows:
+    for row, folder in rows:
+        if row.card and not on_card:
+            continue
         bundle = Bundle.load(folder)
-        view = folder if provider == "tensorrt" else only_graph(bundle, bundle.graphs[-1], views)
+        view = folder if row.provider == "tensorrt" else only_graph(bundle, bundle.graphs[-1], views)
         options = {
             "bundle": str(view),
             "task": made.task,
-            "provider": provider if on_card else "cpu",
-            "cuda_graphs": graphs,
+            "provider": row.provider if on_card else "cpu",
+            "cuda_graphs": row.graphs if on_card else None,
         }
         ways = (OWN,) if made.task == "text-generation" else (*PADDED_WAYS, OWN)
         about = f"{folder.name}, provider {options['provider']}"
-        specs.append(Spec(f"ours {title}", "ours", "ours", options, ways, about, bundle.graphs[-1].precision))
+        specs.append(Spec(f"ours {row.title}", "ours", "ours", options, ways, about, bundle.graphs[-1].precision))
     return specs
+
+
+def named(task: str) -> dict[str, Ours]:
+    """Our rows by the names that --ours chooses among."""
+    return {f"ours {row.title}": row for row in OURS[task]}
+
+
+def wanted_bundles(task: str, ours: str | None, device: str) -> set[str]:
+    """Those that the rows need which --ours chooses. Engines are built on a card alone."""
+    names = [Spec(name, "ours", "ours", {}) for name in named(task)]
+    bundles = {named(task)[spec.name].bundle for spec in choose_contenders(names, None, ours)}
+    return bundles if device == "cuda" else bundles - set(FLAVORS)
 
 
 def contenders(made: Prepared, workloads: Sequence[Workload], options: argparse.Namespace) -> list[Spec]:
     """All peers and graphs of ours for a task."""
     names = {workload.name for workload in workloads}
-    fixed_shapes = {name for name in names if not name.endswith("mixed")}
+    fixed_shapes = {name for name in names if not name.endswith(("mixed", "stream"))}
     return [
         *peer_specs(made, options.device, options.precision, fixed_shapes, names),
         *our_specs(made, options.bundle, made.folder / "views", options.device),
@@ -210,30 +274,39 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp16", "bf16"), default="fp16", help="of all (%(default)s)")
     # for tests of this file: everything on the CPU, in place of a card
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--together", action="store_true",
+        help="prepare and start what can be at the same time: a shorter run, whose times to start are no measurement",
+    )  # fmt: skip
     options = read_options(parser, QUICK)
     if options is None:
         return
-    settings = make_settings(options)
+    settings = replace(make_settings(options), together=options.together)
     workloads = choose_workloads(gpu_workloads(options.quick), options.only)
     require_device(options.device)
     prefix = report_prefix(options, "gpu")
 
+    def make(task: str, record: Record) -> Prepared:
+        size = Size(MODELS[task], options.layers, options.dim, options.vocab)
+        folder = options.work / size.folder
+        began = time.monotonic()
+        checkpoint = prepare_checkpoint(folder, task, size, causal=task == "text-generation")
+        record({"kind": "prepared", "what": f"{task}, checkpoint", "seconds": time.monotonic() - began})
+        wanted = wanted_bundles(task, options.ours, options.device)
+        return prepare_gpu(
+            code_folder(folder), task, checkpoint, options.precision, wanted, record=record, progress=print
+        )
+
     def phases(record: Record) -> list[Phase]:
-        made: dict[str, Prepared] = {}
-        specs: dict[str, list[Spec]] = {}
-        mine: dict[str, list[Workload]] = {}
-        for task in dict.fromkeys(workload.task for workload in workloads):
-            size = Size(MODELS[task], options.layers, options.dim, options.vocab)
-            folder = options.work / size.folder
-            checkpoint = prepare_checkpoint(folder, task, size, causal=task == "text-generation")
-            on_card = options.device == "cuda"
-            made[task] = prepare_gpu(
-                code_folder(folder), task, checkpoint, options.precision, engines=on_card, progress=print
-            )
-            mine[task] = [workload for workload in workloads if workload.task == task]
-            specs[task] = contenders(made[task], mine[task], options)
-        check_names([spec for each in specs.values() for spec in each], options.peers, options.ours)
-        return [make_phase(made[task], specs[task], mine[task], settings, options, record) for task in made]
+        tasks = list(dict.fromkeys(workload.task for workload in workloads))
+        with ThreadPoolExecutor(len(tasks) if options.together else 1) as pool:
+            made = dict(zip(tasks, pool.map(lambda task: make(task, record), tasks), strict=True))
+        mine = {task: [workload for workload in workloads if workload.task == task] for task in tasks}
+        specs = {task: contenders(made[task], mine[task], options) for task in tasks}
+        # a row whose bundle could not be made is not a mistake in a name
+        rows = [Spec(name, "ours", "ours", {}) for task in tasks for name in named(task)]
+        check_names([*(spec for each in specs.values() for spec in each), *rows], options.peers, options.ours)
+        return [make_phase(made[task], specs[task], mine[task], settings, options, record) for task in tasks]
 
     about = {"model": f"{options.precision} {' and '.join(MODELS.values())}", "gpu": machine.gpu()}
     try:

@@ -12,9 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.process import ROOT
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle, Graph
@@ -37,6 +39,14 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 CODE = "code-"
 FLAVORS = ("tensorrt", "tensorrt-rtx")
+# bundles of the GPU suite: those that are exported, with the options of the export, and those that a step makes of one
+GPU_EXPORTS: dict[str, tuple[str, ...]] = {"plain": (), "packed": ("--layout", "packed")}
+CUDA = ("optimize", "--target", "onnxruntime-cuda")
+GPU_VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "optimized": ("plain", CUDA),
+    "packed optimized": ("packed", CUDA),
+    **{flavor: ("plain", ("engine", "--flavor", flavor)) for flavor in FLAVORS},
+}
 OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
 
 
@@ -164,41 +174,44 @@ def prepare(
 
 
 def prepare_gpu(
-    folder: Path, task: str, checkpoint: Path, precision: str, *, engines: bool, progress: Callable[[str], None]
+    folder: Path,
+    task: str,
+    checkpoint: Path,
+    precision: str,
+    wanted: Collection[str],
+    *,
+    record: Callable[[dict[str, Any]], None],
+    progress: Callable[[str], None],
 ) -> Prepared:
-    """A bundle in a half precision, one in the packed layout where nothing is generated, one rewritten for CUDA, and
-    one with an engine for each flavor of TensorRT.
+    """Bundles in a half precision; what could not be made is in `missing`.
 
-    Raises:
-        PreparationError: not even the bundle could be made.
+    Args:
+        wanted: names out of `GPU_EXPORTS` and `GPU_VARIANTS`; what those are made of is made, too.
+        record: gets "prepared" with the seconds that each took; 0 where it was there.
     """
     made = Prepared(task, checkpoint, folder)
-    progress(f"export {task}, {precision}")
-    plain, packed = (folder / f"bundle-{task}-{precision}{end}" for end in ("", "-packed"))
+
+    def make(name: str, work: Callable[[Path], str | None]) -> None:
+        progress(f"{task}, {precision}, {name}")
+        target = folder / f"bundle-{task}-{precision}-{name.replace(' ', '-')}"
+        began = time.monotonic()
+        reason = None if target.is_dir() else work(target)
+        record({"kind": "prepared", "what": f"{task}, {name}", "seconds": time.monotonic() - began})
+        if reason:
+            made.missing[f"ours {name}"] = reason
+        else:
+            made.bundles[name] = target
+
     command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify"]
     command += ["--precision", precision]
-    reason = None if plain.is_dir() else _make(plain, lambda path: [*command, str(path)])
-    if reason:
-        raise PreparationError(f"The bundle for {task} could not be made: {reason}")
-    if task != "text-generation":
-        progress(f"export {task}, {precision}, packed")
-        reason = None if packed.is_dir() else _make(packed, lambda path: [*command, "--layout", "packed", str(path)])
-        if reason:
-            made.missing["ours cuda packed"] = reason
-        else:
-            made.bundles["packed"] = packed
-    made.bundles["plain"] = plain
-    variants = {"optimized": ("optimize", "--target", "onnxruntime-cuda")}
-    if engines:
-        variants |= {flavor: ("engine", "--flavor", flavor, "--precision", precision) for flavor in FLAVORS}
-    for variant, step in variants.items():
-        progress(f"{task}, {precision}, {variant}")
-        copy = folder / f"{plain.name}-{variant}"
-        reason = _vary(plain, copy, [step])
-        if reason:
-            made.missing[f"ours {variant}"] = reason
-        else:
-            made.bundles[variant] = copy
+    needed = {*wanted, *(GPU_VARIANTS[name][0] for name in wanted if name in GPU_VARIANTS)}
+    for name, extra in GPU_EXPORTS.items():
+        if name in needed:
+            make(name, lambda path, extra=extra: _make(path, lambda part: [*command, *extra, str(part)]))
+    for name, (source, step) in GPU_VARIANTS.items():
+        if name in needed and source in made.bundles:
+            whole = [*step, "--precision", precision]
+            make(name, lambda path, source=source, whole=whole: _vary(made.bundles[source], path, [whole]))
     return made
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,8 @@ class Spec:
 
 @dataclass(frozen=True)
 class Settings:
-    """`rounds` measured rounds after `choice` rounds that try every way; `starts` fresh starts of each contender."""
+    """`rounds` measured rounds after `choice` rounds that try every way; `starts` fresh starts of each contender, one
+    after the other or, with `together`, all at the same time."""
 
     threads: int
     cpus: list[int]
@@ -70,6 +74,7 @@ class Settings:
     check_rows: int
     timeout: float
     seed: int = 0
+    together: bool = False
 
 
 @dataclass
@@ -127,16 +132,18 @@ class Contender:
 
 
 class Recorder:
-    """Writes each record as a line of JSON at once."""
+    """Writes each record as a line of JSON at once; several threads may record."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._file = path.open("x", encoding="utf-8")
+        self._lock = threading.Lock()
 
     def __call__(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with self._lock:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -150,41 +157,52 @@ def start_all(
     record: Record,
     *,
     generate: bool = False,
+    several: Sequence[Row | TextRow] = (),
 ) -> list[Contender]:
-    """Start every contender `settings.starts` times in turn, with its first answer; the last process of each stays.
+    """Start every contender `settings.starts` times, with its first answer; the last process of each stays.
 
     Args:
         first: what the first answer is to; with `generate` it is the next token.
+        several: rows of one more batch that is asked of contenders that start together: what is compiled for batches
+            of several rows is compiled at the same time, too.
 
     Records "start" with seconds to import its libraries, to load the model and to the first answer, and MB of memory.
     """
-    running: list[Contender] = []
     out: set[str] = set()
     needed: dict[str, float] = {}
+
+    def start(spec: Spec, last: bool) -> Contender | None:
+        contender = Contender(spec, settings, log)
+        try:
+            if last:
+                _check_memory(needed.get(spec.name, 0.0))
+            started = contender.start()
+            asked = ONE_TOKEN if generate else ONE
+            first_answer = contender.run([[first]], _first_way(spec), asked)["seconds"][0] if spec.ways else None
+            if several and spec.ways:
+                contender.run([several], spec.ways[-1], EIGHT)
+            used = contender.ask({"do": "memory"})
+        except ContenderError as error:
+            contender.close()
+            out.add(spec.name)
+            record({"kind": "missing", "contender": spec.name, "reason": str(error)})
+            return None
+        record({"kind": "start", "contender": spec.name, **started, "first_answer": first_answer, **used})
+        needed[spec.name] = used["peak_mb"]
+        if not last:
+            contender.close()
+        return contender
+
+    running: list[Contender | None] = []
     for number in range(settings.starts):
-        for spec in specs:
-            if spec.name in out:
-                continue
-            contender = Contender(spec, settings, log)
-            try:
-                if number + 1 == settings.starts:
-                    _check_memory(needed.get(spec.name, 0.0))
-                started = contender.start()
-                asked = ONE_TOKEN if generate else ONE
-                first_answer = contender.run([[first]], _first_way(spec), asked)["seconds"][0] if spec.ways else None
-                used = contender.ask({"do": "memory"})
-            except ContenderError as error:
-                contender.close()
-                out.add(spec.name)
-                record({"kind": "missing", "contender": spec.name, "reason": str(error)})
-                continue
-            record({"kind": "start", "contender": spec.name, **started, "first_answer": first_answer, **used})
-            needed[spec.name] = used["peak_mb"]
-            if number + 1 < settings.starts:
-                contender.close()
-            else:
-                running.append(contender)
-    return running
+        left = [spec for spec in specs if spec.name not in out]
+        one = partial(start, last=number + 1 == settings.starts)
+        if settings.together and left:
+            with ThreadPoolExecutor(len(left)) as pool:
+                running = list(pool.map(one, left))
+        else:
+            running = [one(spec) for spec in left]
+    return [contender for contender in running if contender is not None]
 
 
 def _check_memory(needed_mb: float) -> None:

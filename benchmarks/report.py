@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.machine import QUIET
 from benchmarks.protocol import summary
+from benchmarks.targets import TARGETS_ABOUT, target_cells
 from benchmarks.workloads import ALL_LOGITS, AS_GIVEN, AS_IT_COMES, AT_MASK, ONE_BY_ONE, OWN, SORTED
 
 LETTERS = {AS_IT_COMES: "P", ONE_BY_ONE: "1", SORTED: "S", OWN: "O", AT_MASK: "m", ALL_LOGITS: "a", AS_GIVEN: ""}
@@ -71,6 +72,7 @@ def summarize(records: Records) -> dict[str, Any]:
     rates = [item["operations_per_second"] / 1e12 for item in _of(records, "rate")]
     found["rate_tera"] = summary(rates) if rates else None
     found["clocks"] = [item["gpu"] for item in _of(records, "clocks")]
+    found["prepared"] = [[item["what"], item["seconds"]] for item in _of(records, "prepared")]
     return found
 
 
@@ -104,7 +106,10 @@ def _contender(item: dict[str, Any], records: Records) -> dict[str, Any]:
 
 
 def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> dict[str, Any]:
+    """Rows, best and ratios; of "decode" everything is a step's."""
     samples = [each for each in _of(records, "sample") if each["workload"] == item["name"]]
+    steps = item["new_tokens"] if item["do"] == "decode" else 1
+    samples = [{**each, "seconds": [seconds / steps for seconds in each["seconds"]]} for each in samples]
     rows = []
     for name, side in sides.items():
         own = [each for each in samples if each["contender"] == name]
@@ -115,9 +120,10 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
         row = {
             "contender": name, "side": side, "way": measured[0]["way"], "seconds": summary(totals),
             "tokens": measured[0]["tokens"], "ways": _ways(own), "rounds": _rounds(measured),
+            "rows": measured[0]["rows"],
         }  # fmt: skip
-        if item["do"] == "generate":
-            row["new_tokens"] = item["new_tokens"] * measured[0]["rows"]
+        if item["do"] in ("generate", "decode"):
+            row["new_tokens"] = item["new_tokens"] // steps * measured[0]["rows"]
         if any(len(each["seconds"]) > 1 for each in measured):
             row["group_seconds"] = summary([value for each in measured for value in each["seconds"]])
         rows.append(row)
@@ -125,7 +131,8 @@ def _workload(item: dict[str, Any], records: Records, sides: dict[str, str]) -> 
     rows += [bound] if bound else []
     best = {side: min((row for row in rows if row["side"] == side), key=_median, default=None)
             for side in ("peer", "ours", "bound")}  # fmt: skip
-    found = {"name": item["name"], "about": item["about"], "task": item["task"], "do": item["do"], "rows": rows}
+    found = {"name": item["name"], "about": item["about"], "task": item["task"], "do": item["do"], "rows": rows,
+             "new_tokens": item["new_tokens"]}  # fmt: skip
     found["best"] = {side: row["contender"] for side, row in best.items() if row is not None}
     eager = next((row for row in rows if row["contender"] == EAGER), None)
     ours = best["ours"]
@@ -151,9 +158,9 @@ def _computed_bound(item: dict[str, Any], records: Records, rows: list[dict[str,
         return None
     bandwidth = statistics.median(each["bytes"] / each["seconds"] for each in _of(records, "bandwidth"))
     body = 12 * sizes["dim"] ** 2 * sizes["layers"]
-    generates = item["do"] == "generate"
+    generates = item["do"] in ("generate", "decode")
     weights = body + (sizes["vocab"] * sizes["dim"] if generates else 0)
-    steps = item["new_tokens"] if generates else 1
+    steps = item["new_tokens"] if item["do"] == "generate" else 1
     tokens = rows[0]["new_tokens"] if generates else rows[0]["tokens"]
     by_operations = 2 * weights * tokens / statistics.median(rates)
     by_bytes = steps * weights * sizes["bytes"] / bandwidth
@@ -238,6 +245,26 @@ def ratio_cells(found: dict[str, Any]) -> list[list[str]]:
     return table
 
 
+def rate_cells(found: dict[str, Any]) -> list[list[str]]:
+    """Texts a second where texts are asked, milliseconds a token of each row where text is generated."""
+    asked = [item for item in found["workloads"] if item["do"] in ("texts", "generate", "decode")]
+    units = {"texts": "texts/s", "generate": "ms a step, prompt included", "decode": "ms a step"}
+    table = [["", *(f"{item['name']}, {units[item['do']]}" for item in asked)]]
+    names = dict.fromkeys(row["contender"] for item in asked for row in item["rows"] if row["side"] != "bound")
+    for name in names if asked else ():
+        cells = []
+        for item in asked:
+            row = next((row for row in item["rows"] if row["contender"] == name), None)
+            if row is None:
+                cells.append("")
+            elif item["do"] == "texts":
+                cells.append(f"{row['rows'] / _median(row):,.0f}")
+            else:
+                cells.append(number(1000 * _median(row) / (item["new_tokens"] if item["do"] == "generate" else 1)))
+        table.append([name, *cells])
+    return table
+
+
 def _ratio_cell(value: Any) -> str:
     if value is None:
         return ""
@@ -284,10 +311,14 @@ def markdown(found: dict[str, Any], name: str) -> str:
         table_text(speed_cells(found)),
         table_text(ratio_cells(found)),
     ]
+    if found["suite"] == "gpu":
+        parts += ["### Targets", TARGETS_ABOUT, table_text(target_cells(found["workloads"]))]
+    parts += ["### Rates", table_text(rate_cells(found))] if len(rate_cells(found)) > 1 else []
     parts += ["### Workloads", *(f"- `{item['name']}`: {item['about']}" for item in found["workloads"])]
     parts += ["## Correctness and quality", CORRECTNESS, table_text(check_cells(found))]
     parts += quality_parts(found)
-    parts += ["## Start and memory", STARTING, table_text(start_cells(found))]
+    together = TOGETHER if found["settings"].get("together") else ""
+    parts += ["## Start and memory", STARTING + together, table_text(start_cells(found))]
     parts += [
         "## Spread",
         "Milliseconds of a draw; of a workload in groups also of each group (latency).",
@@ -317,6 +348,8 @@ STARTING = (
     "(16 tokens); memory with mapped files, after the first answer and at its highest in the whole run."
 )
 
+TOGETHER = " Here all contenders started at the same time, so times of starting are no measurement."
+
 
 def machine_text(found: dict[str, Any]) -> str:
     about, settings = found["machine"], found["settings"]
@@ -333,6 +366,10 @@ def machine_text(found: dict[str, Any]) -> str:
     ]
     if found.get("gpu"):
         lines.insert(1, "GPU: " + ", ".join(f"{key} {value}" for key, value in found["gpu"].items()) + ".")
+    if found["prepared"]:
+        lines.append(
+            "Preparation: " + "; ".join(f"{what} {seconds:.0f} s" for what, seconds in found["prepared"]) + "."
+        )
     if found["bandwidth_gb_s"]:
         lines.append(f"Memory at {found['bandwidth_gb_s']['median']:.0f} GB/s.")
     if found["rate_tera"]:

@@ -246,8 +246,9 @@ def _run_phase(phase: Phase, settings: Settings, log: Path, record: Recorder, ba
     bar.set_description_str(f"{'starting the contenders':<60}")
     running: list[Contender] = []
     try:
-        generate = all(workload.do == "generate" for workload in phase.workloads)
-        running = start_all(phase.specs, settings, log, phase.first, record, generate=generate)
+        generate = all(workload.do in ("generate", "decode") for workload in phase.workloads)
+        several = phase.checked[0][:8] if settings.together and phase.checked else ()
+        running = start_all(phase.specs, settings, log, phase.first, record, generate=generate, several=several)
         _check_phase(phase, running, settings, log, record)
         for workload in phase.workloads:
             measure(workload, running, settings, phase.sample(workload), record, progress)

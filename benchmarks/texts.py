@@ -43,7 +43,8 @@ class TextSampler:
         while rest > 0:
             fitting = [length for length in self._by_length if length <= rest]
             length = fitting[int(rng.integers(len(fitting)))]
-            words.append(str(rng.choice(self._by_length[length])))
+            among = self._by_length[length]
+            words.append(among[int(rng.integers(len(among)))])
             rest -= length
         text = " ".join(words)
         found = len(self._tokenizer(text)["input_ids"])

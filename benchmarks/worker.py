@@ -11,6 +11,7 @@ SPEC: {"kind": module of benchmarks.contenders, "options": {…}, "threads": N, 
         → {"seconds": [of each group], "outputs": [of each row]}
     {"do": "texts", "groups": [[text, …], …]} → {"seconds": […]}
     {"do": "generate", "groups": as for "run", "new_tokens": N} → {"seconds": […], "outputs": [new ids of each row]}
+    {"do": "decode", as for "generate"} → {"seconds": [of N tokens behind the first], "outputs": [N + 1 ids of each]}
     {"do": "sweep"} → {"seconds": S, "bytes": read from memory meanwhile}
     {"do": "rate"} → {"operations_per_second": of matrix products}
     {"do": "memory"} → {"rss_mb": now, "peak_mb": at its highest}
@@ -58,6 +59,7 @@ def main() -> None:
         "run": _run,
         "texts": _texts,
         "generate": _generate,
+        "decode": _decode,
         "sweep": lambda model, message: model.sweep(),
         "rate": lambda model, message: model.rate(),
         "memory": lambda model, message: memory(),
@@ -110,6 +112,13 @@ def _generate(model: Any, message: dict[str, Any]) -> dict[str, Any]:
     if any(len(ids) != message["new_tokens"] for ids in outputs):
         raise ValueError(f"asked for {message['new_tokens']} new tokens, got {[len(ids) for ids in outputs]}")
     return {"seconds": seconds, "outputs": outputs}
+
+
+def _decode(model: Any, message: dict[str, Any]) -> dict[str, Any]:
+    first = _generate(model, {**message, "new_tokens": 1})
+    whole = _generate(model, {**message, "new_tokens": message["new_tokens"] + 1})
+    seconds = [b - a for a, b in zip(first["seconds"], whole["seconds"], strict=True)]
+    return {"seconds": seconds, "outputs": whole["outputs"]}
 
 
 def memory() -> dict[str, float]:

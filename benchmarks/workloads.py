@@ -13,6 +13,7 @@ from xlm_runtime.model.batching import plan_batches
 FIRST_WORD = 14  # below are the special tokens
 MASK = 5
 BUDGET = 512  # tokens of one batch when sequences are sorted by length
+TEXT_ROWS = 32  # of a batch, where many texts are known at once
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Workload:
     """What is asked. `lengths` draws the groups' lengths; `batch_rows` is how many rows a batch has when nothing is
     sorted (None: a whole group); `calls` draws make one round.
 
-    `do` is "run" (ids to logits), "texts" (texts to answers) or "generate" (`new_tokens` more for each row).
+    `do` is "run" (ids to logits), "texts" (texts to answers), "generate" (`new_tokens` more for each row) or "decode"
+    (the same without the prompt: the time of `new_tokens` + 1 less that of the first alone).
     """
 
     name: str
@@ -176,3 +178,11 @@ def plan(way: str, lengths: Sequence[int], batch_rows: int | None) -> list[list[
         size = batch_rows or len(lengths)
         return [list(range(start, min(start + size, len(lengths)))) for start in range(0, len(lengths), size)]
     raise ValueError(f"Unknown way '{way}'.")
+
+
+def text_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of texts, in batches for a padded or packed peer: all at once, or if many the longest first."""
+    if len(lengths) <= TEXT_ROWS:
+        return [list(range(len(lengths)))]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[start : start + TEXT_ROWS] for start in range(0, len(order), TEXT_ROWS)]

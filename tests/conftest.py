@@ -80,10 +80,10 @@ def bundles(shared_folder: Path) -> Bundles:
     def make(name: str) -> Path:
         if (folder / name).is_dir():
             return folder / name
-        from tests.make_bundles import NAMES, make_bundle
+        from tests.make_bundles import BUNDLES, make_bundle
 
         while is_being_made(folder / name):  # by another worker: meanwhile make one that will be asked for, too
-            others = [other for other in NAMES if not (folder / other).is_dir() and not is_being_made(folder / other)]
+            others = [other for other in BUNDLES if not (folder / other).is_dir() and not is_being_made(folder / other)]
             if not others:
                 break
             make_bundle(folder, others[0])

@@ -1,25 +1,25 @@
 """A new bundle's folder: it appears whole or not at all, and what was there before is replaced, or stays as it was.
 
-A bundle is filled in a hidden workplace beside its place. The process that works there holds a lock on it, so the next
-export in the same folder clears up after one that was killed: an old bundle that had just been moved away comes back.
+A bundle is filled in a hidden workplace beside its place. The next export in the same folder clears up after one that
+was killed: an old bundle that had just been moved away comes back.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from xlm_export.bundle_writer import is_exported
+from xlm_export.workplace import Workplaces, link
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
-from xlm_runtime.bundle.locks import held, writing
+from xlm_runtime.bundle.locks import writing
 from xlm_runtime.bundle.schema import ENGINES_FOLDER, LOCK_FILE, READ_FILES
 from xlm_runtime.errors import BundleError, InputError
 
-_WORKPLACE, _LOCK, _NEW, _OLD = ".xlm-export-", "lock", "new", "old"
+_NEW = "new"
 
 
 def check_place(target: Path, force: bool) -> None:
@@ -45,7 +45,7 @@ def check_place(target: Path, force: bool) -> None:
     above = next(folder for folder in place.parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"'{target}' cannot be written, since '{above}' is no folder that can be; give another name.")
-    _sweep(place.parent)
+    _workplaces(place).sweep()
     if place.exists() and not place.is_dir():
         raise InputError(f"'{target}' is a file; give the name of a folder to write.")
     if not _is_filled(place):
@@ -82,14 +82,15 @@ def write_bundle(target: Path, force: bool = False) -> Iterator[Path]:
     """
     place = _place(target)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _workplace(place.parent) as work:
+    workplaces = _workplaces(place)
+    with workplaces.open() as work:
         draft = work / _NEW
         draft.mkdir()
         yield draft
         if _is_filled(place) and not force:
             raise _is_there(target)
         if _is_filled(place):
-            _swap(draft, place, work / _OLD)
+            _swap(draft, place, work, workplaces)
         else:
             _move(draft, place, target)
 
@@ -103,13 +104,12 @@ def _move(draft: Path, place: Path, target: Path) -> None:
         raise
 
 
-def _swap(draft: Path, place: Path, old: Path) -> None:
-    """Put a folder in another one's place, which goes to the folder `old`, where `_clear` finds it."""
-    old.mkdir()
+def _swap(draft: Path, place: Path, work: Path, workplaces: Workplaces) -> None:
+    """Put a folder in another one's place, which goes to the workplace."""
     _keep_others(place, draft)
     with writing(place):
         try:
-            place.rename(old / place.name)
+            workplaces.move_away(place, work)
             draft.rename(place)
         except BaseException:
             if place.exists() and not draft.exists():
@@ -128,63 +128,13 @@ def _keep_others(place: Path, draft: Path) -> None:
         if path.name in own or path.name.startswith(".adding-"):
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, draft / path.name, symlinks=True, copy_function=_link)
+            shutil.copytree(path, draft / path.name, symlinks=True, copy_function=link)
         else:
-            _link(path, draft / path.name)
+            link(path, draft / path.name)
 
 
-def _link(file: str | Path, link: str | Path) -> None:
-    try:
-        os.link(file, link, follow_symlinks=False)
-    except OSError:  # a file system without hard links
-        shutil.copy2(file, link, follow_symlinks=False)
-
-
-@contextmanager
-def _workplace(parent: Path) -> Iterator[Path]:
-    with ExitStack() as lock:
-        work = None
-        while work is None:
-            work = Path(tempfile.mkdtemp(prefix=_WORKPLACE, dir=parent))
-            try:
-                lock.enter_context(held(work / _LOCK))
-            except FileNotFoundError:  # an export that began at the same time took it for one that was left
-                work = None
-        try:
-            yield work
-        finally:
-            _clear(work)
-
-
-def _sweep(parent: Path) -> None:
-    """Clear the workplaces of processes that are gone."""
-    for work in parent.glob(f"{_WORKPLACE}*"):
-        with suppress(OSError, BundleError):  # somebody else's, or cleared meanwhile
-            if not (work / _LOCK).exists():
-                work.rmdir()
-                continue
-            with held(work / _LOCK) as dead:
-                if dead:
-                    _clear(work)
-
-
-def _clear(work: Path) -> None:
-    """Remove a workplace; an old bundle in it, whose place is free, comes back.
-
-    Raises:
-        BundleError: it could not.
-    """
-    for old in (work / _OLD).iterdir() if (work / _OLD).is_dir() else ():
-        place = work.parent / old.name
-        if not os.path.lexists(place):
-            try:
-                (old / LOCK_FILE).unlink(missing_ok=True)
-                old.rename(place)
-            except OSError as error:
-                raise BundleError(
-                    f"The bundle '{place}' could not be put back ({error.strerror}); it lies in '{old}'."
-                ) from error
-    shutil.rmtree(work, ignore_errors=True)
+def _workplaces(place: Path) -> Workplaces:
+    return Workplaces(place.parent, ".xlm-export-", place.parent)
 
 
 def _place(target: Path) -> Path:

@@ -50,6 +50,8 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
 
 def top_k(scores: NDArray[Any], count: int | None) -> NDArray[np.int64]:
     """Indices of the `count` highest of (n,) scores (None for all), the highest first, ties in their order."""
+    if count == 1:
+        return np.array([scores.argmax()])
     if count is None or count >= len(scores):
         return np.argsort(-scores, kind="stable")
     least = kth_highest(scores, count)

@@ -119,7 +119,7 @@ _ROWS = (
     Provider(
         name="tensorrt",
         module=None,
-        packages=("tensorrt", "tensorrt-rtx"),
+        packages=("tensorrt", "tensorrt-rtx", "tensorrt-lean-cu13", "tensorrt-lean-cu12"),
         extra="tensorrt",
         device="cuda",
         opener="xlm_runtime.sessions.gpu.opening:open_engine",

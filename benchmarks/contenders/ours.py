@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import Row
-from xlm_runtime.model.batching import answer_groups
+from xlm_runtime.model.batching import answer_group
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.sessions import GpuOptions
@@ -40,23 +40,23 @@ class RuntimeModel:
 
     def answer_all(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """The runtime's own batching, whatever its layout makes of it."""
-        groups = ([row] for row in rows)
         batching = self._model.batching
-        return list(answer_groups(groups, lambda batch: self.answer(batch, False), lambda _, found: found[0], batching))
+        return answer_group(rows, lambda batch: lambda: self.answer(batch, False), lambda _, found: [*found], batching)
 
     def answer_texts(self, texts: list[str]) -> list[Any]:
         return self._pipeline(texts)
 
     def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        """As the pipeline does it, on whatever path it takes for greedy search, with ids in place of texts."""
         from xlm_runtime import GenerationOptions
         from xlm_runtime.generation.decoder import Prompt
-        from xlm_runtime.generation.search import make_strategy, search
+        from xlm_runtime.generation.prompts import PromptRow
+        from xlm_runtime.pipelines.text_generation import TextGenerationOptions
 
-        asked = [Prompt(ids) for ids in prompts]
-        options = GenerationOptions(max_new_tokens=tokens, ignore_eos=True)
-        strategy = make_strategy(asked, options, [], lambda new: "length" if len(new) >= tokens else None)
-        decoder = self._pipeline.decoder(max(map(len, asked)) + tokens)
-        *_, found = search(decoder, asked, strategy)
+        rows = [PromptRow(Prompt(ids), len(ids) + tokens) for ids in prompts]
+        options = TextGenerationOptions(GenerationOptions(max_new_tokens=tokens, ignore_eos=True))
+        found = self._pipeline.forward(rows, options)
+        found = found()  # begun above, waited for here
         return [sequences[0].new_ids for sequences in found]
 
 

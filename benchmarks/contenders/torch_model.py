@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.contenders.labels import label_rows
 from benchmarks.workloads import Row
 from xlm_export.checkpoint.checkpoint import load_checkpoint
 from xlm_runtime.model.batching import pad_rows
@@ -47,7 +48,7 @@ class TorchModel:
         if self._tokenizer is None:
             self._tokenizer = XLMTokenizer.from_pretrained(self._folder)
         rows = [Row(self._tokenizer(text)["input_ids"]) for text in texts]
-        return [self._config.id2label[int(row.argmax())] for row in self._logits(dict(pad_rows(rows, PAD)))]
+        return label_rows(rows, lambda batch: self.answer(batch, False), self._config.id2label)
 
     @torch.inference_mode()
     def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:

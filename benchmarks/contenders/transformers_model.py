@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 
+from benchmarks.contenders.labels import label_rows
 from benchmarks.workloads import Row
 from xlm_runtime.model.batching import pad_rows
 
@@ -55,15 +56,10 @@ class TransformersModel:
         return self._logits(inputs, masks, all_logits).float().cpu().numpy()
 
     def answer_texts(self, texts: list[str]) -> list[str]:
-        """Labels of texts: tokenizer, model, softmax, the best."""
         if self._tokenizer is None:
             self._tokenizer = transformers.XLMTokenizer.from_pretrained(self._folder)
-        encoded = self._tokenizer(texts, padding=True, return_tensors="pt")
-        inputs = {name: encoded[name].to(self._device) for name in ("input_ids", "attention_mask")}
-        if self._uses_langs:
-            inputs["langs"] = torch.zeros_like(inputs["input_ids"])
-        probabilities = self._logits(inputs, None, False).float().softmax(-1).cpu()
-        return [self._model.config.id2label[int(row.argmax())] for row in probabilities]
+        rows = [Row(ids) for ids in self._tokenizer(texts)["input_ids"]]
+        return label_rows(rows, lambda batch: self.answer(batch, False), self._model.config.id2label)
 
     def generate(self, prompts: list[list[int]], tokens: int) -> list[list[int]]:
         """transformers' XLM keeps no cache here: each token computes the whole text anew."""

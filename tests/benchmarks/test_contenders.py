@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks.contenders import bare_products, graph_model, ours, torch_model, transformers_model
+from benchmarks.contenders import bare_products, graph_model, ours, torch_model, torch_packed, transformers_model
 from benchmarks.workloads import ALL_LOGITS, AT_MASK, Row, Workload, fixed, mixed, plan
 from xlm_runtime.config import XLMConfig
 
@@ -89,6 +89,10 @@ def check_logits(bundle: Path, checkpoint: Path, task: str) -> None:
     }
     if task == "text-classification":
         contenders["torch"] = torch_model.open_model({**options, "compile": None}, 1)
+        contenders |= {
+            f"torch packed, graphs {graphs}": torch_packed.open_model({**options, "graphs": graphs}, 1)
+            for graphs in (False, True)
+        }
     for name, model in contenders.items():
         for every in (False, True) if task == "fill-mask" else (False,):
             found = np.empty_like(expected)
@@ -102,6 +106,23 @@ def check_logits(bundle: Path, checkpoint: Path, task: str) -> None:
 def test_contenders_give_transformers_logits_of_a_classifier(bundles: Bundles) -> None:
     folder = bundles("text-classification")
     check_logits(folder, folder.parent / "checkpoints" / "text-classification", "text-classification")
+
+
+def test_a_captured_batch_answers_what_it_is_asked(bundles: Bundles) -> None:
+    """A shape that was captured is answered from its buffers, with the rows of this call and in their languages."""
+    checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
+    options = {"checkpoint": str(checkpoint), "precision": "fp32", "compile": False, "device": "cpu"}
+    exact, captured = (torch_packed.open_model({**options, "graphs": graphs}, 1) for graphs in (False, True))
+    config = XLMConfig.from_pretrained(checkpoint)
+    lengths = ([3, 9, 4], [9, 4, 3], [9, 3, 4], [16])  # the first three have one shape
+    rng = np.random.default_rng(0)
+    draws = [Workload("w", "", lambda _, n=n: [n]).draw(rng, config.vocab_size, config.n_langs)[0] for n in lengths]
+    found = [captured.answer(rows, False) for rows in draws]
+    for rows, answer in zip(draws, found, strict=True):
+        np.testing.assert_allclose(answer, exact.answer(rows, False), atol=1e-6)
+    texts = [" ".join("ab" for _ in range(1 + n % 9)) for n in range(40)]  # more than go in one batch
+    assert captured.answer_texts(texts) == exact.answer_texts(texts)
+    assert len(exact.answer_texts(texts)) == 40
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +26,10 @@ from benchmarks.protocol import (
     compare,
     measure,
     rotated,
+    start_all,
     summary,
 )
-from benchmarks.workloads import AS_IT_COMES, ONE_BY_ONE, PADDED_WAYS, SORTED, Workload, fixed
+from benchmarks.workloads import AS_IT_COMES, ONE_BY_ONE, PADDED_WAYS, SORTED, Row, Workload, fixed
 
 SETTINGS = Settings(threads=1, cpus=[], rounds=4, choice=2, starts=1, check_rows=4, timeout=1)
 
@@ -117,6 +120,46 @@ def test_samples_say_what_was_asked() -> None:
     rounds = [item for item in records if item["kind"] == "round"]
     assert len(rounds) == SETTINGS.rounds
     assert all(item["other_cpus"] >= 0 and item["load"] >= 0 for item in rounds)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_contenders_start_in_turn_or_together(together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that cannot start are named, those that can keep their order; with `together` all wait for one another."""
+    names = ["a", "broken", "b"]
+    barrier = threading.Barrier(len(names) if together else 1, timeout=60)
+    asked: list[tuple[str, Any]] = []
+
+    class Started(FakeWorker):
+        started = {"import": 0.1, "load": 0.2}  # noqa: RUF012
+
+        def __init__(self, kind: str, options: dict[str, Any], **_: Any) -> None:
+            barrier.wait()
+            if options["name"] == "broken":
+                raise ContenderError("no such engine")
+            super().__init__(options["name"], dict.fromkeys(PADDED_WAYS, 1.0), [])
+
+        def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+            if message["do"] == "memory":
+                return {"rss_mb": 1.0, "peak_mb": 2.0}
+            asked.append((self.name, message["groups"]))
+            return super().ask(message)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("benchmarks.protocol.Worker", Started)
+    monkeypatch.setattr("benchmarks.protocol._check_memory", lambda needed: None)
+    records: list[dict[str, Any]] = []
+    specs = [Spec(name, "peer", "fake", {"name": name}, PADDED_WAYS) for name in names]
+    settings = replace(SETTINGS, together=together)
+    first, several = Row([1, 7, 1]), [Row([1, 8, 1]), Row([1, 9, 9, 1])]
+    found = start_all(specs, settings, tmp_path, first, records.append, several=several if together else ())
+    assert [item.name for item in found] == ["a", "b"]
+    assert sorted((item["contender"], item["kind"]) for item in records) == [
+        ("a", "start"), ("b", "start"), ("broken", "missing"),
+    ]  # fmt: skip
+    mine = [groups for name, groups in asked if name == "a"]
+    assert mine == [[[first.to_json()]], *([[[row.to_json() for row in several]]] if together else [])]
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=300))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.plots import draw_plots
-from benchmarks.report import number, read_report, summarize, table_text, terminal, write_tables
+from benchmarks.report import number, rate_cells, read_report, summarize, table_text, terminal, write_tables
 from benchmarks.suite import render
+from benchmarks.targets import target_cells
 from benchmarks.workloads import AS_IT_COMES, ONE_BY_ONE, OWN
 
 HEAD = {
@@ -141,6 +142,58 @@ def test_computed_bound_of_a_gpu() -> None:
     operations = 2 * 12 * 10**2 * 2 * 512 / 1e6  # more than 4,800 bytes / 1e6 a second
     assert bound["contender"] == "bound, operations"
     assert bound["seconds"]["median"] == pytest.approx(operations)
+
+
+def gpu_records() -> list[dict[str, Any]]:
+    """One text and one decoding workload, ours beside the packed peer; 4 steps of 8 rows are timed together."""
+    found = [{**HEAD, "suite": "gpu"}, contender("ours graphs", "ours"), contender("ours plain", "ours")]
+    found.append(contender("torch packed compiled, graph fp16", "peer"))
+    for name, do, new in (("text mixed", "texts", 0), ("decode 8", "decode", 4)):
+        found.append({"kind": "workload", "name": name, "about": "", "task": "t", "do": do, "new_tokens": new})
+    found.append({"kind": "prepared", "what": "packed", "seconds": 12.4})
+    for name, workload, seconds in (
+        ("ours graphs", "text mixed", 0.004), ("ours plain", "text mixed", 0.005),
+        ("torch packed compiled, graph fp16", "text mixed", 0.003), ("ours graphs", "decode 8", 0.0026),
+    ):  # fmt: skip
+        found.append({**sample(name, OWN, "round", [seconds]), "workload": workload})
+    return found
+
+
+def test_targets_stand_beside_what_was_measured() -> None:
+    cells = {row[0]: row[1:] for row in target_cells(summarize(gpu_records())["workloads"])}
+    assert cells["text mixed"] == ["4.50", "4.000", "met", "ours graphs", "", "0.75 missed"]
+    assert cells["decode 8"] == ["0.60", "0.650", "missed", "ours graphs", "", ""]
+    assert cells["1x16"] == ["0.60", "not measured", "", "", "", ""]
+    assert list(cells)[1:] == [
+        "1x16", "1x128", "text 1x128", "8x128", "32x128", "mixed", "text mixed", "decode 1", "decode 8"
+    ]  # fmt: skip
+
+
+def test_rates_of_texts_and_steps(tmp_path: Path) -> None:
+    found = summarize(gpu_records())
+    cells = {row[0]: row[1:] for row in rate_cells(found)}
+    assert cells[""] == ["text mixed, texts/s", "decode 8, ms a step"]
+    assert cells["ours graphs"] == ["2,000", "0.65"]
+    assert cells["ours plain"] == ["1,600", ""]
+    decode = next(item for item in found["workloads"] if item["name"] == "decode 8")
+    assert decode["rows"][0]["new_tokens"] == 8, "of a step"
+    write_tables(found, tmp_path / "r")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    for expected in ("### Targets", "### Rates", "Preparation: packed 12 s."):
+        assert expected in text
+
+
+def test_bound_of_a_step_of_decoding() -> None:
+    rates = [
+        {"kind": "sizes", "task": "t", "layers": 2, "dim": 10, "vocab": 50, "bytes": 2},
+        {"kind": "rate", "operations_per_second": 1e12},
+        {"kind": "bandwidth", "seconds": 1.0, "bytes": 1e6},
+    ]
+    found = summarize([*gpu_records(), *rates])
+    decode = next(item for item in found["workloads"] if item["name"] == "decode 8")
+    bound = next(row for row in decode["rows"] if row["side"] == "bound")
+    assert bound["contender"] == "bound, bytes"
+    assert bound["seconds"]["median"] == pytest.approx((12 * 10**2 * 2 + 50 * 10) * 2 / 1e6)
 
 
 def test_numbers_have_three_figures() -> None:

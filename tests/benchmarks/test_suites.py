@@ -17,12 +17,22 @@ import pytest
 
 import benchmarks.machine
 from benchmarks import __main__ as dispatch
+from benchmarks import gpu
 from benchmarks import prepare as preparation
 from benchmarks.checkpoints import XNLI_LABELS
 from benchmarks.cpu import our_specs
-from benchmarks.gpu import gpu_workloads, require_device
+from benchmarks.gpu import gpu_workloads, require_device, wanted_bundles
 from benchmarks.machine import OtherWork, describe
-from benchmarks.prepare import LAYOUTS, Prepared, only_graph, prepare
+from benchmarks.prepare import (
+    FLAVORS,
+    GPU_EXPORTS,
+    GPU_VARIANTS,
+    LAYOUTS,
+    Prepared,
+    only_graph,
+    prepare,
+    prepare_gpu,
+)
 from benchmarks.process import ROOT, ContenderError, Worker
 from benchmarks.protocol import Spec
 from benchmarks.suite import (
@@ -169,8 +179,70 @@ def test_gpu_workloads_are_those_of_the_protocol() -> None:
     for rows in (1, 8, 32):
         for tokens in (16, 128, 384):
             assert {f"{rows}x{tokens}", f"text {rows}x{tokens}"} <= set(names)
-    assert {"mixed", "text mixed", "generate 1", "generate 8"} <= set(names)
-    assert len(names) == len(set(names)) == 22
+    assert {"mixed", "text mixed", "text stream"} <= set(names)
+    assert {f"{do} {rows}" for do in ("generate", "decode") for rows in (1, 8)} <= set(names)
+    assert len(names) == len(set(names)) == 25
+    (stream,) = next(each for each in gpu_workloads(False) if each.name == "text stream").lengths(
+        np.random.default_rng(0)
+    )
+    assert (len(stream), sum(stream), max(stream)) == (500, 64_000, 384)
+
+
+def test_gpu_bundles_are_those_that_the_chosen_rows_need() -> None:
+    every = {*GPU_EXPORTS, *GPU_VARIANTS}
+    assert wanted_bundles("text-classification", None, "cuda") == every
+    assert wanted_bundles("text-classification", None, "cpu") == every - set(FLAVORS)
+    assert wanted_bundles("text-generation", None, "cpu") == {"plain", "optimized"}
+    chosen = "ours cuda packed,ours cuda static cache"
+    assert wanted_bundles("text-classification", chosen, "cuda") == {"packed", "packed optimized"}
+    assert wanted_bundles("text-generation", chosen, "cuda") == {"optimized"}
+    assert wanted_bundles("text-classification", "", "cuda") == set()
+
+
+def test_rows_of_ours_say_whether_calls_are_captured(bundles: Bundles, tmp_path: Path) -> None:
+    """On a card each row says it, whatever the provider's default; the CPU in its place takes portable graphs alone."""
+    folder = bundles("text-classification")
+    made = Prepared("text-classification", tmp_path, tmp_path, {"packed": folder, "packed optimized": folder})
+    specs = gpu.our_specs(made, [], tmp_path / "views", "cuda")
+    assert {spec.name: spec.options["cuda_graphs"] for spec in specs} == {
+        "ours cuda packed": False, "ours cuda packed optimized": False, "ours cuda packed optimized, graphs": True,
+    }  # fmt: skip
+    (spec,) = gpu.our_specs(made, [], tmp_path / "views", "cpu")
+    assert (spec.name, spec.options["provider"], spec.options["cuda_graphs"]) == ("ours cuda packed", "cpu", None)
+
+
+def test_gpu_bundles_are_made_of_one_another(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands, with a program in their place that copies a bundle, and fails at engines."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[3:])
+        if "export" in command:
+            shutil.copytree(bundles("text-classification"), command[-1])
+        return subprocess.CompletedProcess(command, int("engine" in command), "", "no builder")
+
+    monkeypatch.setattr(preparation.subprocess, "run", run)
+    records: list[dict[str, object]] = []
+
+    def make(wanted: set[str]) -> Prepared:
+        return prepare_gpu(
+            tmp_path, "text-classification", tmp_path / "checkpoint", "fp16", wanted,
+            record=records.append, progress=lambda step: None,
+        )  # fmt: skip
+
+    made = make({"packed optimized"})
+    assert list(made.bundles) == ["packed", "packed optimized"]
+    export, optimize = commands
+    assert export[0] == "export"
+    assert export[export.index("--layout") + 1] == "packed"
+    assert optimize[0] == "optimize"
+    assert optimize[2:] == ["--target", "onnxruntime-cuda", "--precision", "fp16"]
+    made = make({"tensorrt", "packed"})
+    assert list(made.bundles) == ["plain", "packed"]
+    assert made.missing == {"ours tensorrt": "no builder"}
+    assert [item["what"] for item in records] == [
+        f"text-classification, {name}" for name in ("packed", "packed optimized", "plain", "packed", "tensorrt")
+    ]
 
 
 def test_machine() -> None:
@@ -293,25 +365,36 @@ def test_quick_run_of_the_cpu_suite(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_every_path_of_the_gpu_suite_on_the_cpu(tmp_path: Path) -> None:
     """The suite itself, with the CPU in place of a card."""
+    workloads = "1x8,mixed,text 1x8,text mixed,text stream,generate 1,generate 8,decode 1,decode 8"
     done = run(
-        "gpu", "--quick", "--device", "cpu", "--threads", "1", "--layers", "1", "--rounds", "1",
-        "--only", "1x8,mixed,text 1x8,text mixed,generate 1,generate 8", "--peers", "transformers,torch SDPA fp16",
+        "gpu", "--quick", "--together", "--device", "cpu", "--threads", "1", "--layers", "1", "--rounds", "1",
+        "--only", workloads, "--peers", "transformers,torch SDPA fp16,torch packed",
         "--work", str(tmp_path / "work"), "--output", str(tmp_path / "report"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert not found["failed"]
-    assert len(found["workloads"]) == 6
+    assert not found["missing"]
+    assert [item["name"] for item in found["workloads"]] == workloads.split(",")
+    packed = {"torch packed compiled fp16", "torch packed compiled, graph fp16"}
     for workload in found["workloads"]:
         names = {row["contender"] for row in workload["rows"]}
-        assert {"transformers fp16", "torch SDPA fp16", "ours cuda"} <= names
+        generates = workload["task"] == "text-generation"
+        assert {"transformers fp16", "torch SDPA fp16", "ours cuda cache" if generates else "ours cuda"} <= names
+        assert names & packed == (
+            set() if generates else {min(packed)} if workload["name"] == "text stream" else packed
+        )
         assert any(name.startswith("bound, ") for name in names)
     checks = [item["check"] for item in found["contenders"] if "check" in item]
-    assert len(checks) == 4  # of the classifier: two peers, the padded graph and the packed one
+    assert len(checks) == 6  # of the classifier: four peers, the padded graph and the packed one
     assert all(check["max_difference"] < 0.05 for check in checks)
-    generated = next(item for item in found["workloads"] if item["name"] == "generate 8")
-    assert {row["new_tokens"] for row in generated["rows"] if row["side"] != "bound"} == {32}
+    by_name = {item["name"]: item["rows"] for item in found["workloads"]}
+    assert {row["new_tokens"] for row in by_name["generate 8"] if row["side"] != "bound"} == {32}
+    assert {row["new_tokens"] for row in by_name["decode 8"] if row["side"] != "bound"} == {8}
     assert found["rate_tera"]["median"] > 0
+    assert [what for what, _ in found["prepared"] if what.startswith("text-generation")] == [
+        "text-generation, checkpoint", "text-generation, plain", "text-generation, optimized",
+    ]  # fmt: skip
 
 
 def test_a_copied_checkpoint_holds_the_shards_of_other_folders(tmp_path: Path) -> None:

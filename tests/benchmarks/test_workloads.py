@@ -21,12 +21,14 @@ from benchmarks.workloads import (
     OWN,
     PADDED_WAYS,
     SORTED,
+    TEXT_ROWS,
     Row,
     Workload,
     draw_groups,
     draw_lengths,
     fixed,
     plan,
+    text_batches,
     useful_ways,
 )
 
@@ -147,6 +149,18 @@ def test_every_way_answers_each_row_once(lengths: list[int], rows: int) -> None:
             assert all(len(batch) == rows for batch in batches[:-1])
         if way == ONE_BY_ONE:
             assert all(len(batch) == 1 for batch in batches)
+
+
+@given(st.lists(st.integers(1, 384), max_size=100))
+def test_many_texts_go_in_batches_of_like_length(lengths: list[int]) -> None:
+    batches = text_batches(lengths)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    if len(lengths) <= TEXT_ROWS:
+        assert len(batches) == 1
+    else:
+        assert all(len(batch) == TEXT_ROWS for batch in batches[:-1])
+        ordered = [lengths[i] for batch in batches for i in batch]
+        assert ordered == sorted(lengths, reverse=True)
 
 
 def test_unknown_way() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.conftest import Checkpoints, Exported
+from tests.conftest import Bundles, Checkpoints, Exported
 from tests.export.conftest import Traced
 from xlm_export import export
 from xlm_runtime import GenerationOptions, pipeline
@@ -21,9 +21,9 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.generation.config_file import GENERATION_FILE
 
 
-def test_external_data(checkpoints: Checkpoints, exported: Exported, tmp_path: Path) -> None:
-    checkpoint = checkpoints("XLMModel", emb_dim=64, vocab_size=2000)
-    inside, outside = (exported(checkpoint, external_data=external) for external in (False, True))
+def test_external_data(bundles: Bundles, exported: Exported, tmp_path: Path) -> None:
+    inside = bundles("feature-extraction")
+    outside = exported(inside.parent / "checkpoints" / "feature-extraction", external_data=True)
     assert "model.onnx.data" in Bundle.load(outside).files
     moved = Path(shutil.copytree(outside, tmp_path / "moved"))
     inputs = {name: np.ones((1, 4), np.int64) for name in ("input_ids", "attention_mask", "langs")}

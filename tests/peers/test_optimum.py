@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.conftest import Bundles, Exported
-from tests.tolerances import RUNTIME_FP32
+from tests.runtime.answers import same
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build" / "optimum" / "bin" / "python"
@@ -20,22 +18,6 @@ pytestmark = [
     pytest.mark.whole,
     pytest.mark.skipif(not PYTHON.is_file(), reason="`make optimum` makes optimum's environment"),
 ]
-
-
-def same(ours: Any, theirs: Any) -> None:
-    """Equal words, near numbers, in the same order."""
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            same(ours[key], value)
-    elif isinstance(theirs, list) and theirs and isinstance(theirs[0], dict):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            same(one, other)
-    elif isinstance(theirs, (float, list)):
-        np.testing.assert_allclose(ours, theirs, rtol=RUNTIME_FP32, atol=RUNTIME_FP32)
-    else:
-        assert ours == theirs
 
 
 @pytest.mark.parametrize("task", ["text-classification", "feature-extraction", "token-classification", "fill-mask"])

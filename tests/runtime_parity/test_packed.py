@@ -22,11 +22,9 @@ from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions import open_session
 from xlm_runtime.tasks import find_task
 
-# two of them have the graph of another one with another last step
-NAMES = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("multiple-choice", "question-answering-simple") else ())
-    for name in PACKED
-]
+# these have the graph of another one with another last step, or, the body, with none
+SLOW = ("feature-extraction", "multiple-choice", "question-answering-simple")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PACKED]
 MASKED = ["The <special1> stands at the edge.", "<special1> and <special1> town", "<special1>"]
 LONGEST = 64
 # 1 sequence and many, equal lengths, length 1 beside the longest

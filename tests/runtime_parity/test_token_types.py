@@ -29,7 +29,8 @@ def theirs(checkpoint: Path, model_class: str, *texts: str) -> dict[str, np.ndar
         return {name: value[0].numpy() for name, value in model(**encoding).items() if value is not None}
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+# padded rows with token types are those of `test_question_answering`, pairs are those of the packed layout
+@pytest.mark.parametrize("layout", [pytest.param("padded", marks=pytest.mark.slow(seconds=5)), "packed"])
 def test_text_classification(bundles: Bundles, exported: Exported, layout: str) -> None:
     checkpoint = bundles("text-classification").parent / "checkpoints" / "text-classification"
     folder = exported(checkpoint, inputs=("token_type_ids",), layout=layout, verify=False)
@@ -48,7 +49,7 @@ def test_question_answering(bundles: Bundles, exported: Exported) -> None:
     checkpoint = bundles("question-answering-simple").parent / "checkpoints" / "question-answering-simple"
     pipe = pipeline("question-answering", exported(checkpoint, inputs=("token_type_ids",), verify=False))
     windows = pipe.preprocess({"question": QUESTION, "context": CONTEXT}, None, options_of(pipe))
-    (outputs,) = pipe.forward(windows, options_of(pipe))
+    (outputs,) = pipe.forward(windows, options_of(pipe))()
     expected = theirs(checkpoint, "XLMForQuestionAnsweringSimple", QUESTION, CONTEXT)
     for name in ("start_logits", "end_logits"):
         np.testing.assert_allclose(outputs[name], expected[name], rtol=RUNTIME_FP32, atol=RUNTIME_FP32)

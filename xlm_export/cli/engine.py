@@ -58,7 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep measurements between builds (tensorrt)")
     parser.add_argument("--optimization-level", type=whole_number, help="0 builds fast, 5 runs fast")
-    parser.add_argument("--name", help="of the files in engines/ (default: flavour, precision and architectures)")
+    parser.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="tensorrt: for its lean runtime, too, and for later versions of the same major version; the plan carries "
+        "code, 105 MB of it, that sessions run only with leave",
+    )
+    parser.add_argument(
+        "--exclude-lean-runtime",
+        action="store_true",
+        help="with --version-compatible: without that code, and for the same version of TensorRT alone",
+    )
+    parser.add_argument("--name", help="of the files in engines/ (default: from flavour, precision and architectures)")
 
 
 def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
@@ -72,6 +83,8 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         gpu_archs=options.gpu_arch,
         timing_cache=options.timing_cache,
         optimization_level=options.optimization_level,
+        version_compatible=options.version_compatible,
+        exclude_lean_runtime=options.exclude_lean_runtime,
         name=options.name,
         progress=progress,
     )

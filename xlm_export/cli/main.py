@@ -24,6 +24,7 @@ COMMANDS = {
         "set which of a bundle's graphs is taken if no precision is asked for", "xlm_export.cli.default"
     ),
     "engine": Command("build a TensorRT engine from a bundle's graph", "xlm_export.cli.engine"),
+    "triton": Command("write a bundle into a model repository of Triton Inference Server", "xlm_export.cli.triton"),
 }
 
 

@@ -7,14 +7,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir
 
 from xlm_export.engines.concat_past import concat_past
 from xlm_export.engines.profiles import custom_profile, preset_profiles
 from xlm_export.engines.report import TYPES, EngineReport, NetworkTypes, make_report
-from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Toolkit
+from xlm_export.engines.trt import OPTIMIZATION_LEVELS, BuildOptions, Parsed, Toolkit
 from xlm_export.onnx_graph.file import save
 from xlm_export.progress import Progress, Steps
 from xlm_runtime.bundle import Bundle, Graph, file_sha256
@@ -22,6 +22,9 @@ from xlm_runtime.bundle.atomic import drafts, write_bytes
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp
 from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 # What tensorrt_rtx compiles for unless told otherwise: every architecture that knows all three precisions.
 DEFAULT_ARCHS = ("sm80", "sm86", "sm89", "sm120")
@@ -39,6 +42,8 @@ def build_engine(
     gpu_archs: Sequence[str] = (),
     timing_cache: str | Path | None = None,
     optimization_level: int | None = None,
+    version_compatible: bool = False,
+    exclude_lean_runtime: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[EngineStamp, EngineReport]:
@@ -56,7 +61,10 @@ def build_engine(
         gpu_archs: GPU architectures, such as "sm89". `tensorrt` builds for the GPU at hand alone.
         timing_cache: a file that keeps `tensorrt`'s measurements of kernels from one build to the next.
         optimization_level: 0 (builds fast) to 5 (runs fast); by default TensorRT's own.
-        name: of the files; by default flavour, precision and architectures.
+        version_compatible: with `tensorrt`, for its lean runtime, too, and for later versions of the same major
+            version; the plan carries a lean runtime of its own for that, 105 MB of code.
+        exclude_lean_runtime: with `version_compatible`, for the same version alone, in a plan that carries none.
+        name: of the files; by default flavour, precision, architectures and "version-compatible".
         progress: see `Progress`.
 
     Raises:
@@ -67,6 +75,7 @@ def build_engine(
     """
     steps = Steps(progress, 5)
     _check_options(profile, profiles, optimization_level, name)
+    lean_runtime = _lean_runtime(version_compatible, exclude_lean_runtime)
     steps("check the bundle")
     written = Bundle.load(bundle)
     graph = _padded_graph(written, precision)
@@ -75,23 +84,30 @@ def build_engine(
     else:
         chosen = preset_profiles(profiles or "default", graph, written.config)
     toolkit = Toolkit(flavor)
-    options = BuildOptions(_gpu_archs(toolkit, gpu_archs), optimization_level, _read_cache(toolkit, timing_cache))
+    if lean_runtime is not None and toolkit.flavor != "tensorrt":
+        raise InputError(
+            f"{toolkit.flavor} has no lean runtime; leave out --version-compatible, or use --flavor tensorrt."
+        )
+    options = BuildOptions(
+        _gpu_archs(toolkit, gpu_archs), optimization_level, _read_cache(toolkit, timing_cache), lean_runtime
+    )
     written.check_files(written.files_of(graph))
     written.check_weights_in(graph)
     steps(f"parse {graph.file}")
-    network = _parse(toolkit, written, graph)
-    types = NetworkTypes.read(network)
+    parsed = _parse(toolkit, written, graph)
+    types = NetworkTypes.read(parsed.network)
     types.check(graph.precision, graph.file)
     steps(f"build for {len(chosen)} profiles")
     began = time.perf_counter()
-    plan, cache = toolkit.build(network, chosen, options)
+    plan, cache = toolkit.build(parsed, chosen, options)
     seconds = time.perf_counter() - began
     steps("inspect the engine")
     report = make_report(types, toolkit.messages, seconds, plan.nbytes, _inspect(toolkit, plan, options.gpu_archs))
     steps("write the engine")
-    stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.gpu_archs)))
-    words = _words(profile, profiles, optimization_level, name)
-    stamp = _write(written, graph, toolkit, options.gpu_archs, chosen, plan, stem, words, report)
+    kind = [] if lean_runtime is None else ["version-compatible"]
+    stem = name or ".".join((toolkit.flavor, graph.precision, "-".join(options.gpu_archs), *kind))
+    words = _words(profile, profiles, optimization_level, lean_runtime, name)
+    stamp = _write(written, graph, toolkit, options, chosen, plan, stem, words, report)
     if timing_cache is not None and cache is not None:
         write_bytes(Path(timing_cache), cache)
     return stamp, report
@@ -119,7 +135,7 @@ def _padded_graph(bundle: Bundle, precision: str | None) -> Graph:
     )
 
 
-def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Any:
+def _parse(toolkit: Toolkit, bundle: Bundle, graph: Graph) -> Parsed:
     """The network of the graph; of one with a cache, in the form that TensorRT fuses."""
     path = bundle.folder / graph.file
     if not graph.has_cache:
@@ -166,7 +182,7 @@ def _architecture(purpose: str) -> str:
     return architecture
 
 
-def _inspect(toolkit: Toolkit, plan: Any, gpu_archs: tuple[str, ...]) -> dict[str, Any] | str:
+def _inspect(toolkit: Toolkit, plan: tensorrt.IHostMemory, gpu_archs: tuple[str, ...]) -> dict[str, Any] | str:
     """What the inspector says, or why it cannot be asked: an engine is loaded on a GPU that it is for."""
     try:
         here = _architecture("The engine inspector")
@@ -199,24 +215,38 @@ def _check_options(
         raise InputError(f"The engine's name '{name}' is not one for a file; use letters, digits, '.', '_' and '-'.")
 
 
+def _lean_runtime(version_compatible: bool, exclude: bool) -> str | None:
+    if exclude and not version_compatible:
+        raise InputError("--exclude-lean-runtime is for version-compatible engines; give --version-compatible, too.")
+    if not version_compatible:
+        return None
+    return "excluded" if exclude else "included"
+
+
 def _words(
-    profile: Sequence[str], profiles: str | None, optimization_level: int | None, name: str | None
+    profile: Sequence[str],
+    profiles: str | None,
+    optimization_level: int | None,
+    lean_runtime: str | None,
+    name: str | None,
 ) -> tuple[str, ...]:
     """Options of the command line, for the stamp."""
-    given = [("--profile", text) for text in profile]
+    given: list[tuple[str, ...]] = [("--profile", text) for text in profile]
     given += [("--profiles", profiles)] if profiles is not None else []
     given += [("--optimization-level", str(optimization_level))] if optimization_level is not None else []
+    given += [("--version-compatible",)] if lean_runtime is not None else []
+    given += [("--exclude-lean-runtime",)] if lean_runtime == "excluded" else []
     given += [("--name", name)] if name is not None else []
-    return tuple(word for pair in given for word in pair)
+    return tuple(word for words in given for word in words)
 
 
 def _write(
     bundle: Bundle,
     graph: Graph,
     toolkit: Toolkit,
-    gpu_archs: tuple[str, ...],
+    options: BuildOptions,
     profiles: tuple[EngineProfile, ...],
-    plan: Any,
+    plan: tensorrt.IHostMemory,
     stem: str,
     words: tuple[str, ...],
     report: EngineReport,
@@ -231,7 +261,7 @@ def _write(
             stamp = EngineStamp(
                 flavor=toolkit.flavor,
                 version=toolkit.version,
-                gpu_archs=gpu_archs,
+                gpu_archs=options.gpu_archs,
                 precision=graph.precision,
                 profiles=profiles,
                 graph=graph.file,
@@ -241,6 +271,7 @@ def _write(
                 inputs=graph.inputs,
                 outputs=graph.outputs,
                 options=words,
+                lean_runtime=options.lean_runtime,
             )
             path.with_suffix(".json").unlink(missing_ok=True)
         stamp.write(path.with_suffix(".json"), report.to_dict())

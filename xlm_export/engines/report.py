@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlm_export.engines.trt import Message
 from xlm_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 # precision → TensorRT's name of the type
 TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
@@ -43,7 +46,7 @@ class NetworkTypes:
     attention_names: tuple[str, ...]
 
     @classmethod
-    def read(cls, network: Any) -> NetworkTypes:
+    def read(cls, network: tensorrt.INetworkDefinition) -> NetworkTypes:
         """The types of a network that TensorRT's parser made."""
         layers: dict[str, Counter[str]] = {}
         products: Counter[str] = Counter()

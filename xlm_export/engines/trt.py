@@ -14,10 +14,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xlm_runtime.bundle.engine_stamp import FLAVORS, EngineProfile
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -34,13 +37,45 @@ class Message:
     text: str
 
 
+class BuilderModule(Protocol):
+    """What is used of either module. What `tensorrt_rtx` alone has is asked for by name."""
+
+    Builder: type[tensorrt.Builder]
+    BuilderFlag: type[tensorrt.BuilderFlag]
+    Dims: type[tensorrt.Dims]
+    ILogger: type[tensorrt.ILogger]
+    IProgressMonitor: type[tensorrt.IProgressMonitor]
+    LayerInformationFormat: type[tensorrt.LayerInformationFormat]
+    NetworkDefinitionCreationFlag: type[tensorrt.NetworkDefinitionCreationFlag]
+    OnnxParser: type[tensorrt.OnnxParser]
+    ProfilingVerbosity: type[tensorrt.ProfilingVerbosity]
+    Runtime: type[tensorrt.Runtime]
+
+
+if TYPE_CHECKING:
+    _is_one: BuilderModule = tensorrt
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network, and the builder and the parser that made it, which have to outlive it."""
+
+    network: tensorrt.INetworkDefinition
+    builder: tensorrt.Builder
+    parser: tensorrt.OnnxParser
+
+
 @dataclass
 class BuildOptions:
-    """How to build. `gpu_archs` are such as "sm89"; with `tensorrt` they name the GPU at hand."""
+    """How to build. `gpu_archs` are such as "sm89"; with `tensorrt` they name the GPU at hand.
+
+    `lean_runtime` is None, "included" or "excluded", see `EngineStamp`.
+    """
 
     gpu_archs: tuple[str, ...]
     optimization_level: int | None = None
     timing_cache: bytes | None = None
+    lean_runtime: str | None = None
 
 
 class Toolkit:
@@ -57,21 +92,22 @@ class Toolkit:
     def __init__(self, flavor: str | None = None) -> None:
         if flavor is not None and flavor not in FLAVORS:
             raise InputError(f"Unknown flavor '{flavor}'; expected one of {', '.join(FLAVORS)}.")
-        self.flavor, self.api = _import(FLAVORS if flavor is None else (flavor,))
-        self.version: str = self.api.__version__
+        self.flavor, module = _import(FLAVORS if flavor is None else (flavor,))
+        self.api: BuilderModule = module
+        self.version: str = module.__version__
+        self._architectures = getattr(module, "ComputeCapability", None)
         self._logger = _logger(MODULES[self.flavor])
         self.messages: list[Message] = []
         self._logger.messages = self.messages
-        self._parts: list[Any] = []  # a builder and a parser have to outlive the network that they made
 
     def available_archs(self) -> tuple[str, ...]:
         """The architectures that this module compiles for without the GPU; none where it needs the GPU itself."""
-        if not hasattr(self.api, "ComputeCapability"):
+        if self._architectures is None:
             return ()
-        names = (name.lower() for name in self.api.ComputeCapability.__members__)
+        names = (name.lower() for name in self._architectures.__members__)
         return tuple(sorted((name for name in names if name.startswith("sm")), key=lambda name: int(name[2:])))
 
-    def parse(self, path: Path) -> Any:
+    def parse(self, path: Path) -> Parsed:
         """The graph as a strongly typed network.
 
         Raises:
@@ -85,33 +121,36 @@ class Toolkit:
         parser = self.api.OnnxParser(network, self._logger)
         if not parser.parse_from_file(str(path)):
             raise EngineError(_parser_error(parser, path, f"{self.flavor} {self.version}"))
-        self._parts = [builder, parser]
-        return network
+        return Parsed(network, builder, parser)
 
     def build(
         self,
-        network: Any,
+        parsed: Parsed,
         profiles: Sequence[EngineProfile],
         options: BuildOptions,
-    ) -> tuple[Any, bytes | None]:
-        """The plan (a buffer) of a network that `parse` gave, and the timing cache where one was asked for.
+    ) -> tuple[tensorrt.IHostMemory, bytes | None]:
+        """The plan (a buffer) of what `parse` gave, and the timing cache where one was asked for.
 
         A user's interrupt (Ctrl-C) ends the build.
 
         Raises:
             EngineError: TensorRT refuses a profile or cannot build.
         """
-        builder = self._parts[0]
-        config = builder.create_builder_config()
+        config = parsed.builder.create_builder_config()
         config.profiling_verbosity = self.api.ProfilingVerbosity.DETAILED
         config.clear_flag(self.api.BuilderFlag.TF32)  # on by default; products of fp32 graphs would keep 10 bits
+        if options.lean_runtime is not None:
+            config.set_flag(self.api.BuilderFlag.VERSION_COMPATIBLE)
+        if options.lean_runtime == "excluded":
+            config.set_flag(self.api.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
-        self._add_profiles(builder, config, network, profiles)
-        if self.available_archs():
-            config.num_compute_capabilities = len(options.gpu_archs)
+        self._add_profiles(parsed, config, profiles)
+        if self._architectures is not None:
+            of_rtx: Any = config
+            of_rtx.num_compute_capabilities = len(options.gpu_archs)
             for i, name in enumerate(options.gpu_archs):
-                config.set_compute_capability(self.api.ComputeCapability.__members__[name.upper()], i)
+                of_rtx.set_compute_capability(self._architectures.__members__[name.upper()], i)
         cache = None
         if options.timing_cache is not None:
             cache = config.create_timing_cache(options.timing_cache)
@@ -123,7 +162,7 @@ class Toolkit:
         interrupt = _Interrupt()
         config.progress_monitor = monitor = _monitor(self.api, interrupt)
         with interrupt:
-            plan = builder.build_serialized_network(network, config)
+            plan = parsed.builder.build_serialized_network(parsed.network, config)
         del monitor  # lives as long as the build
         if interrupt.seen:
             raise KeyboardInterrupt
@@ -131,13 +170,14 @@ class Toolkit:
             raise EngineError(f"{self.flavor} {self.version} cannot build the engine: {self._last_error()}.")
         return plan, None if cache is None else bytes(config.get_timing_cache().serialize())
 
-    def inspect(self, plan: Any) -> dict[str, Any]:
+    def inspect(self, plan: tensorrt.IHostMemory) -> dict[str, Any]:
         """What the engine inspector and the engine say; needs the GPU that the plan is for.
 
         Raises:
             EngineError: the plan cannot be loaded here.
         """
         runtime = self.api.Runtime(self._logger)
+        runtime.engine_host_code_allowed = True  # a lean runtime that this module itself put into the plan
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"{self.flavor} {self.version} built a plan that it cannot load: {self._last_error()}.")
@@ -146,12 +186,13 @@ class Toolkit:
         memory = [int(engine.get_device_memory_size_for_profile_v2(i)) for i in range(engine.num_optimization_profiles)]
         return {"layers": information, "device_memory_of_profiles": memory}
 
-    def _add_profiles(self, builder: Any, config: Any, network: Any, profiles: Sequence[EngineProfile]) -> None:
-        inputs = {network.get_input(i).name for i in range(network.num_inputs)}
+    def _add_profiles(self, parsed: Parsed, config: tensorrt.IBuilderConfig, profiles: Sequence[EngineProfile]) -> None:
+        inputs = {parsed.network.get_input(i).name for i in range(parsed.network.num_inputs)}
         for profile in profiles:
-            made = builder.create_optimization_profile()
-            for name, (low, best, high) in profile.shapes.items():
+            made = parsed.builder.create_optimization_profile()
+            for name, shapes in profile.shapes.items():
                 if name in inputs:
+                    low, best, high = (self.api.Dims(list(shape)) for shape in shapes)
                     made.set_shape(name, low, best, high)
             if config.add_optimization_profile(made) < 0:
                 raise EngineError(f"{self.flavor} {self.version} refuses the profile '{profile.name}': "
@@ -184,17 +225,23 @@ def _import(flavors: tuple[str, ...]) -> tuple[str, Any]:
 
 @functools.cache
 def _logger(module: str) -> Any:
-    """The one logger of a module in this process: TensorRT keeps the first that it is given."""
-    api = importlib.import_module(module)
+    """The one logger of a module in this process, a `tensorrt.ILogger` with a list `messages`.
 
-    class Logger(api.ILogger):  # type: ignore[misc, name-defined]  # known only now
+    TensorRT keeps the first that it is given.
+    """
+    if TYPE_CHECKING:
+        from tensorrt import ILogger
+    else:
+        ILogger = importlib.import_module(module).ILogger  # noqa: N806
+
+    class Logger(ILogger):
         def __init__(self) -> None:
             super().__init__()
             self.messages: list[Message] = []
 
-        def log(self, severity: Any, text: str) -> None:
-            if severity.name != "VERBOSE" or _TELLING.search(text):
-                self.messages.append(Message(severity.name, text))
+        def log(self, severity: tensorrt.ILogger.Severity, msg: str) -> None:
+            if severity.name != "VERBOSE" or _TELLING.search(msg):
+                self.messages.append(Message(severity.name, msg))
 
     return Logger()
 
@@ -215,23 +262,27 @@ class _Interrupt:
             signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
 
 
-def _monitor(api: Any, interrupt: _Interrupt) -> Any:
+def _monitor(api: BuilderModule, interrupt: _Interrupt) -> tensorrt.IProgressMonitor:
     """Ends a build that the user interrupts."""
+    if TYPE_CHECKING:
+        from tensorrt import IProgressMonitor
+    else:
+        IProgressMonitor = api.IProgressMonitor  # noqa: N806
 
-    class Monitor(api.IProgressMonitor):  # type: ignore[misc]  # known only now
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+    class Monitor(IProgressMonitor):
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             pass
 
-        def step_complete(self, name: str, step: int) -> bool:
+        def step_complete(self, phase_name: str, step: int) -> bool:
             return not interrupt.seen
 
-        def phase_finish(self, name: str) -> None:
+        def phase_finish(self, phase_name: str) -> None:
             pass
 
     return Monitor()
 
 
-def _parser_error(parser: Any, path: Path, who: str) -> str:
+def _parser_error(parser: tensorrt.OnnxParser, path: Path, who: str) -> str:
     """The parser's first error as one sentence."""
     if not parser.num_errors:
         return f"{who} cannot read '{path}'."

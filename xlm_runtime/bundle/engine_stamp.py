@@ -1,12 +1,13 @@
 """The stamp of a TensorRT engine: what a plan was built from, by what and for what, in a JSON file beside the plan.
 
 `xlm-export engine` writes `engines/NAME.plan` and `engines/NAME.json` into a bundle's folder. A plan is only good for
-the GPU architectures, the TensorRT version and the graph that it was built with, and loading another one fails late or
+the GPU architectures, the TensorRT versions and the graph that it was built with, and loading another one fails late or
 not at all; so the stamp is checked first.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ class EngineStamp:
     they stand in a file of their own) to their sha256. `graph` and `plan` are paths inside the bundle. `inputs` and
     `outputs` are the graph's, whose dtype "float" stands for `precision`. `options` are those of `xlm-export engine`
     that were given beside flavour, precision and architectures, as words.
+
+    `lean_runtime` is None for a plan that the full runtime of the same version runs, and no other. A version-compatible
+    plan is for the lean runtime, too. Where it is "included", the plan carries one, with which later versions of the
+    same major version run it; where it is "excluded", the same version is needed.
     """
 
     flavor: str
@@ -61,6 +66,7 @@ class EngineStamp:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     options: tuple[str, ...] = ()
+    lean_runtime: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> EngineStamp:
@@ -100,6 +106,7 @@ class EngineStamp:
             inputs=_specs(values["inputs"]),
             outputs=_specs(values["outputs"]),
             options=tuple(values.get("options", ())),
+            lean_runtime=values.get("lean_runtime"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,42 +125,54 @@ class EngineStamp:
             "inputs": [_listed(spec) for spec in self.inputs],
             "outputs": [_listed(spec) for spec in self.outputs],
             "options": list(self.options),
+            "lean_runtime": self.lean_runtime,
         }
 
     def write(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
         """Write the JSON file, whole or not at all; `report` is kept beside the stamp, for readers."""
         write_json(Path(path), self.to_dict() | ({"report": report} if report is not None else {}))
 
-    def check(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> None:
+    def check(self, bundle: Bundle, flavor: str, version: str, architecture: str, *, lean: bool = False) -> None:
         """Compare the stamp with what is about to load the plan.
 
         Args:
             bundle: the bundle that the stamp lies in; its table of contents says what the graph's hash is.
             flavor, version: the TensorRT module at hand.
             architecture: the GPU's, such as "sm89".
+            lean: whether that module is the lean runtime.
 
         Raises:
             EngineError: the engine does not fit; the message says why and gives the command that builds it anew.
         """
-        why = self._misfit(bundle, flavor, version, architecture)
+        why = self._misfit(bundle, flavor, version, architecture, lean)
         if why is not None:
             raise EngineError(
                 f"The engine '{bundle.folder / self.plan}' {why} "
-                f"Build it again: {self._rebuild_command(bundle, flavor, architecture)}"
+                f"Build it again: {self._rebuild_command(bundle, flavor, architecture, lean)}"
             )
 
-    def _rebuild_command(self, bundle: Bundle, flavor: str, architecture: str) -> str:
-        """For the GPU at hand beside those that it was for, from the same graph if it is still there."""
+    def _rebuild_command(self, bundle: Bundle, flavor: str, architecture: str, lean: bool) -> str:
+        """For the runtime and GPU at hand beside those that it was for, from the same graph if it is still there."""
         before = self.gpu_archs if self.flavor == flavor else ()
         archs = dict.fromkeys((*before, architecture)) if flavor == "tensorrt-rtx" else ()
         precision = self.precision if self.precision in _precisions(bundle) else None
-        return build_command(bundle, flavor, precision, tuple(archs), self.options)
+        further = ("--version-compatible",) if lean and self.lean_runtime is None else ()
+        return build_command(bundle, flavor, precision, tuple(archs), (*self.options, *further))
 
-    def _misfit(self, bundle: Bundle, flavor: str, version: str, architecture: str) -> str | None:
+    def _misfit(self, bundle: Bundle, flavor: str, version: str, architecture: str, lean: bool) -> str | None:
         """What does not fit, as the end of a sentence that begins with the engine's name."""
         if self.flavor != flavor:
             return f"was built by {self.flavor}, but {flavor} is to load it."
-        if self.version != version:
+        if lean and self.lean_runtime is None:
+            return f"is not version-compatible, and the lean runtime of {flavor}, {version}, runs no other."
+        if self.lean_runtime == "included":
+            built, here = _numbers(self.version), _numbers(version)
+            if built[:1] != here[:1] or built > here:
+                return (
+                    f"was built by {flavor} {self.version}, but {version} is installed; it runs with that version and "
+                    f"later ones of {flavor} {self.version.partition('.')[0]}."
+                )
+        elif self.version != version:
             return f"was built by {flavor} {self.version}, but {version} is installed, which cannot load it."
         if architecture not in self.gpu_archs:
             return f"was built for {', '.join(self.gpu_archs)}, but this GPU is {architecture}."
@@ -213,6 +232,11 @@ def find_stamps(bundle: Bundle, precision: str | None = None) -> tuple[EngineSta
     paths = sorted((bundle.folder / ENGINES_FOLDER).glob("[!.]*.json"))
     stamps = (EngineStamp.load(path) for path in paths)
     return tuple(stamp for stamp in stamps if precision in (None, stamp.precision))
+
+
+def _numbers(version: str) -> list[int]:
+    """Of a version such as "10.9.0.34", for comparison."""
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def _profile(name: str, shapes: dict[str, list[list[int]]]) -> EngineProfile:

@@ -128,7 +128,7 @@ STAMP = record(
         "inputs": _TENSORS,
         "outputs": _TENSORS,
     },
-    {"options": list_of(text)},
+    {"options": list_of(text), "lean_runtime": nullable(one_of("included", "excluded"))},
 )
 """The stamp of an engine."""
 

@@ -28,6 +28,12 @@ def add_provider_options(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument("--device", type=whole_number, metavar="N", help="number of the CUDA device (default: 0)")
     gpu.add_argument("--engine", metavar="NAME", help="tensorrt: which engine of the bundle (default: one that fits)")
     gpu.add_argument(
+        "--engine-host-code",
+        action="store_true",
+        default=None,
+        help="tensorrt: let a version-compatible engine run the code that it carries; for bundles that you trust",
+    )
+    gpu.add_argument(
         "--cuda-graphs",
         action=argparse.BooleanOptionalAction,
         help="capture calls and replay them (default: with tensorrt, and with graphs that were optimised for cuda)",
@@ -40,7 +46,7 @@ def open_pipeline(task: str, args: argparse.Namespace) -> Any:
     Raises:
         InputError: options for a GPU and a provider on the CPU, or what `pipeline` refuses.
     """
-    names = ("device", "engine", "cuda_graphs")
+    names = ("device", "engine", "engine_host_code", "cuda_graphs")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     gpu = GpuOptions(**given) if given else None
     opened = pipeline(

@@ -6,13 +6,15 @@ something in attention only, and the budget counts real tokens. Padding never ch
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from xlm_runtime.errors import InputError, XLMError
+from xlm_runtime.model.parts import Parts
 from xlm_runtime.numerics import IntArray, broadcast_rows, pad
 
 
@@ -51,18 +53,26 @@ class BatchOptions:
     """How batches are formed.
 
     `max_tokens` and `packed` are those of `plan_batches`; `window_rows` and `window_tokens` bound how much of a stream
-    is read before the first answers are given.
+    is read before the first answers are given. `overlapped`: the model is computed elsewhere than on the CPU, so that a
+    window is read while the one before is computed.
     """
 
     max_tokens: int = 512
     window_rows: int = 256
     window_tokens: int = 16384
     packed: bool = False
+    overlapped: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "window_rows", "window_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a window is read before the one before it is answered: not where each row is to be answered as it
+        comes."""
+        return self.overlapped and self.window_rows > 1
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) -> list[list[int]]:
@@ -82,74 +92,161 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) 
     tokens = 0  # of the last batch
     for i in order:
         tokens += lengths[i]
-        places = (len(batches[-1]) + 1) * lengths[batches[-1][0]] if batches else 0
-        fits = places <= PACKED_PLACES * max_tokens and tokens <= max_tokens if packed else places <= max_tokens
-        if batches and fits:
-            batches[-1].append(i)
+        last = batches[-1] if batches else []
+        if last and _is_one_batch(len(last) + 1, lengths[last[0]], tokens, max_tokens, packed):
+            last.append(i)
         else:
             batches.append([i])
             tokens = lengths[i]
     return batches
 
 
+def _is_one_batch(rows: int, longest: int, tokens: int, max_tokens: int, packed: bool) -> bool:
+    """Whether so many rows, with so many tokens in all, are within the budget of `plan_batches`."""
+    places = rows * longest
+    return places <= PACKED_PLACES * max_tokens and tokens <= max_tokens if packed else places <= max_tokens
+
+
 def answer_groups(
     groups: Iterable[Sequence[R]],
-    forward: Callable[[list[R]], Iterable[T]],
+    forward: Callable[[list[R]], Callable[[], Iterable[T]]],
     postprocess: Callable[[Sequence[R], Sequence[T]], A],
     options: BatchOptions,
+    count: int | None = None,
 ) -> Iterator[A]:
     """Answer groups of rows (the windows of one text, the choices of one question), in order.
 
-    Rows of different groups share batches. `groups` is read in bounded windows, as answers are taken. Where reading
-    it raises an `XLMError`, the groups before are answered first.
+    Rows of different groups share batches. `groups` is read in bounded windows, as answers are taken. Where reading it
+    or starting a batch fails, the windows before are answered first, and so are the groups before in a window that
+    cannot be read to its end.
+
+    With `options.reads_ahead` one batch is under way while the next window is read and the last one is answered, all in
+    the calling thread: the device needs no other, and Python code of two threads runs in turns.
 
     Args:
-        forward: a batch → what the model gives for each of its rows.
+        forward: starts a batch; what it returns waits for what the model gives for each of its rows.
         postprocess: a group and what the model gave for each of its rows → its answer, as soon as all are there.
+        count: how many groups there are, where it is known.
     """
+    under_way = 1 if options.reads_ahead else 0
+    windows: deque[_Window[R, T, A]] = deque()  # without answers yet, in order
+    started: deque[tuple[_Window[R, T, A], list[int], Callable[[], Iterable[T]]]] = deque()
+
+    def start_each() -> Iterator[None]:
+        for read in _read_windows(groups, options, count):
+            window = _Window(read, postprocess)
+            windows.append(window)
+            yield
+            for batch in window.plan(options):
+                started.append((window, batch, forward(window.rows(batch))))
+                yield
+
+    def answers(most: int) -> Iterator[A]:
+        """Those of windows that are complete when at most so many batches are under way."""
+        while True:
+            while windows and windows[0].is_complete():
+                yield from windows.popleft().answers()
+            if len(started) <= most:
+                return
+            window, batch, wait = started.popleft()
+            window.take(batch, wait())
+
+    starts = start_each()
+    while True:
+        try:
+            next(starts)
+        except StopIteration:
+            yield from answers(0)
+            return
+        except Exception:
+            yield from answers(0)
+            raise
+        yield from answers(under_way)
+
+
+def answer_group(
+    rows: Sequence[R],
+    forward: Callable[[list[R]], Callable[[], Iterable[T]]],
+    postprocess: Callable[[Sequence[R], Sequence[T]], A],
+    options: BatchOptions,
+) -> A:
+    """The answer of one group, as `answer_groups` gives it."""
+    outputs: dict[int, T] = {}
+    for batch in plan_batches([len(row) for row in rows], options.max_tokens, options.packed):
+        outputs |= zip(batch, forward([rows[i] for i in batch])(), strict=True)
+    return postprocess(rows, [outputs[i] for i in range(len(rows))])
+
+
+def _read_windows(
+    groups: Iterable[Sequence[R]], options: BatchOptions, count: int | None
+) -> Iterator[list[Sequence[R]]]:
+    """The groups in windows. An error of theirs comes after the groups before it."""
     source = iter(groups)
+    # a part is one batch: while one is computed that nobody has waited for, the next is read
+    parts = Parts(count) if options.reads_ahead and options.packed else None
     while True:
         window: list[Sequence[R]] = []
-        failure: XLMError | None = None
-        rows = tokens = 0
-        while rows < options.window_rows and tokens < options.window_tokens:
+        rows = tokens = longest = 0
+        ending: Exception | None = None
+        while ending is None and rows < options.window_rows and tokens < options.window_tokens:
             try:
                 group = next(source)
-            except StopIteration:
-                break
-            except XLMError as error:
-                failure = error
+            except (StopIteration, XLMError) as error:
+                ending = error
                 break
             window.append(group)
             rows += max(1, len(group))
-            tokens += sum(len(row) for row in group)
-        full = rows >= options.window_rows or tokens >= options.window_tokens
-        yield from _answer_window(window, forward, postprocess, options)
-        if failure is not None:
-            raise failure
-        if not full:
+            lengths = [len(row) for row in group]
+            tokens += sum(lengths)
+            longest = max([longest, *lengths])
+            if parts is None:
+                continue
+            next_tokens = tokens + tokens // len(window)  # with one more group
+            one_batch = _is_one_batch(rows + 1, longest, next_tokens, options.max_tokens, options.packed)
+            if not one_batch or parts.is_full(tokens, len(window)):
+                parts.take(tokens, len(window))
+                break
+        yield window
+        if isinstance(ending, XLMError):
+            raise ending
+        if ending is not None:
             return
 
 
-def _answer_window(
-    window: list[Sequence[R]],
-    forward: Callable[[list[R]], Iterable[T]],
-    postprocess: Callable[[Sequence[R], Sequence[T]], A],
-    options: BatchOptions,
-) -> Iterator[A]:
-    flat = [(number, place, row) for number, group in enumerate(window) for place, row in enumerate(group)]
-    outputs: dict[int, dict[int, T]] = {number: {} for number in range(len(window))}  # of groups without an answer
-    answers = {number: postprocess(group, ()) for number, group in enumerate(window) if not group}
-    for batch in plan_batches([len(row) for _, _, row in flat], options.max_tokens, options.packed):
-        found = forward([flat[i][2] for i in batch])
+class _Window(Generic[R, T, A]):
+    """Groups that were read together, whose rows share batches, and their answers as they come."""
+
+    def __init__(self, groups: Sequence[Sequence[R]], postprocess: Callable[[Sequence[R], Sequence[T]], A]) -> None:
+        self._groups = groups
+        self._postprocess = postprocess
+        self._flat = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
+        self._outputs: list[dict[int, T]] = [{} for _ in groups]
+        self._answers = {number: postprocess(group, ()) for number, group in enumerate(groups) if not group}
+
+    def plan(self, options: BatchOptions) -> list[list[int]]:
+        """Batches, as places among all rows."""
+        lengths = [len(row) for group in self._groups for row in group]
+        return plan_batches(lengths, options.max_tokens, options.packed)
+
+    def rows(self, batch: Sequence[int]) -> list[R]:
+        return [self._groups[number][place] for number, place in (self._flat[i] for i in batch)]
+
+    def take(self, batch: Sequence[int], found: Iterable[T]) -> None:
+        """What the model gave for the rows of a batch."""
         for i, output in zip(batch, found, strict=True):
-            number, place, _ = flat[i]
-            outputs[number][place] = output
-            if len(outputs[number]) == len(window[number]):
-                whole = outputs.pop(number)
-                answers[number] = postprocess(window[number], [whole[k] for k in range(len(whole))])
-    for number in range(len(window)):
-        yield answers.pop(number)
+            number, place = self._flat[i]
+            group, outputs = self._groups[number], self._outputs[number]
+            outputs[place] = output
+            if len(outputs) == len(group):
+                self._answers[number] = self._postprocess(group, [outputs[k] for k in range(len(outputs))])
+                outputs.clear()
+
+    def is_complete(self) -> bool:
+        return len(self._answers) == len(self._groups)
+
+    def answers(self) -> Iterator[A]:
+        for number in range(len(self._groups)):
+            yield self._answers.pop(number)
 
 
 def pad_rows(rows: Sequence[Tokenized], pad_id: int) -> dict[str, IntArray]:

@@ -142,5 +142,6 @@ def _fitting_engine(bundle: Bundle, precision: str, found: VisibleGpu, gpu: GpuO
         return None
     from xlm_runtime.sessions.gpu.opening import engine_that_fits
 
-    stamp = engine_that_fits(bundle, precision, found[1], gpu.engine if gpu else None)
+    options = gpu or GpuOptions()
+    stamp = engine_that_fits(bundle, precision, found[1], options.engine, options.engine_host_code)
     return stamp.graph if stamp else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from xlm_runtime.sessions import Array, Session
+from xlm_runtime.sessions import Array, Session, start_run
 
 
 class FullLogitsSession:
@@ -27,6 +27,14 @@ class FullLogitsSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """As the graph's, with `logits` (kept, vocab_size) at `logit_positions`, flat indices into batch·sequence."""
-        outputs = self._session.run({name: value for name, value in inputs.items() if name != "logit_positions"})
-        logits = outputs["logits"]
-        return {**outputs, "logits": logits.reshape(-1, logits.shape[-1])[inputs["logit_positions"]]}
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        wait = start_run(self._session, {name: value for name, value in inputs.items() if name != "logit_positions"})
+
+        def chosen() -> dict[str, Array]:
+            outputs = wait()
+            logits = outputs["logits"]
+            return {**outputs, "logits": logits.reshape(-1, logits.shape[-1])[inputs["logit_positions"]]}
+
+        return chosen

@@ -17,7 +17,7 @@ from xlm_runtime.model.cache import Cache, KeyValueCache, StaticCache
 from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.processes import PerProcess
-from xlm_runtime.sessions import Array, CachingSession, Session, StaticCacheSession
+from xlm_runtime.sessions import Array, CachingSession, Session, StaticCacheSession, start_run
 from xlm_runtime.tokenization import XLMTokenizer
 
 # axes of outputs that the configuration gives the size of
@@ -209,6 +209,15 @@ class BundleModel:
     def run(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The graph's outputs for a batch of sequences, padded to the longest; floating-point ones in float32.
 
+        See `start`, which begins it.
+        """
+        return self.start(batch, extra)()
+
+    def start(
+        self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None = None
+    ) -> Callable[[], dict[str, Array]]:
+        """Begin to compute a batch of sequences, padded to the longest.
+
         A packed graph computes no padding, but takes and gives the same arrays here.
 
         Multiple-choice graphs get each sequence as the one choice of a row.
@@ -216,9 +225,12 @@ class BundleModel:
         Args:
             extra: the graph's further inputs, such as `logit_positions`, and inputs in place of the usual ones.
 
+        Returns:
+            What waits for the graph's outputs, floating-point ones in float32. On a GPU the host is free until then.
+
         Raises:
             BundleError: the weights' file has changed since the export.
-            EngineError: the engine failed.
+            EngineError: the engine failed, here or where the outputs are waited for.
         """
         pad_id = self.tokenizer.vocabulary.special_id("pad_token")
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
@@ -228,10 +240,10 @@ class BundleModel:
             arrays["token_type_ids"] = token_types([row.second for row in batch], arrays["input_ids"].shape[1])
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
-        outputs = self.feed({**arrays, **(extra or {})})
-        return {
+        wait = self._feed({**arrays, **(extra or {})})
+        return lambda: {
             name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
-            for name, value in outputs.items()
+            for name, value in wait().items()
         }
 
     def check_weights(self) -> None:
@@ -251,8 +263,19 @@ class BundleModel:
                 `config.json` says.
             EngineError: the engine failed.
         """
+        return self._feed(inputs)()
+
+    def _feed(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
         self._check(inputs)
-        outputs = self.session.run(inputs)
+        wait = start_run(self.session, inputs)
+        return lambda: self._checked(wait())
+
+    def _checked(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """The outputs, if they have the sizes that config.json says.
+
+        Raises:
+            BundleError: they do not.
+        """
         for name, place, axis, size in self._sizes:
             shape = outputs[name].shape
             if not -len(shape) <= place or shape[place] != size:

@@ -100,7 +100,7 @@ def open_model(
             f"{chosen.graph.layout}. Choose another provider, or export with --layout {row.layouts[0]}."
         )
     budget = row.max_tokens[chosen.graph.layout] if max_tokens is None else max_tokens
-    batching = BatchOptions(budget, packed=chosen.graph.is_packed)
+    batching = BatchOptions(budget, packed=chosen.graph.is_packed, overlapped=row.on_gpu)
     tokenizer, weights_check = _load_beside(bundle, chosen.graph, row.reads_engines)
     try:
         session = open_session(GraphSource.of(bundle, chosen.graph), chosen.provider, threads, gpu, engine_cache)

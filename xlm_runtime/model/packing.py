@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.filled_sizes import NOT_FILLED, Filling, Sizes
-from xlm_runtime.sessions import Array, Session
+from xlm_runtime.sessions import Array, Session, start_run
 from xlm_runtime.tasks import FILL, TensorSpec
 
 # inputs with an entry for each token, in both layouts
@@ -78,9 +78,13 @@ class PackedSession:
         return self._session.output_names
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
         mask = inputs["attention_mask"] != 0
         packing = self._plan(mask) if mask.size > _MOST_PLACES else self._remembered(mask.shape, mask.tobytes())
-        return packing.unpack(self._session.run(packing.pack(inputs)), self._outputs)
+        wait = start_run(self._session, packing.pack(inputs))
+        return lambda: packing.unpack(wait(), self._outputs)
 
 
 def _remember(plan: Callable[[NDArray[np.bool_]], Packing]) -> Callable[[tuple[int, ...], bytes], Packing]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.batching import Sized, answer_groups
+from xlm_runtime.model.batching import Sized, answer_group, answer_groups
 from xlm_runtime.model.model import BundleModel, TextItem
 from xlm_runtime.pipelines.on_error import ON_ERROR, FailedItem, FailedRows, try_each
 
@@ -58,8 +58,8 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         """
 
     @abstractmethod
-    def forward(self, batch: list[R], options: O) -> Iterable[T]:
-        """A batch of rows → what the model gives for each."""
+    def forward(self, batch: list[R], options: O) -> Callable[[], Iterable[T]]:
+        """Start a batch of rows. What it returns waits for what the model gives for each."""
 
     @abstractmethod
     def postprocess(self, rows: Sequence[R], outputs: Sequence[T], options: O) -> A:
@@ -85,21 +85,36 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         """
         check_choice("on_error", on_error, ON_ERROR)
         self.check(lang, options)
+        if isinstance(inputs, (str, bytes, Mapping)):
+            return self._answer_one(inputs, lang, on_error, options)
         as_list = is_column(inputs)
-        if not as_list and (isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable)):
-            if lang is not None and not isinstance(lang, str):
-                raise InputError("One text was given with a list of languages; give lang as one string.")
-            if on_error == "raise":
-                return next(self._answers(iter([self.preprocess(inputs, lang, options)]), options))
-            if on_error == "skip":
-                raise InputError("on_error='skip' leaves out some of many inputs, and one was given; use 'return'.")
-            return next(self._answers(self._rows([inputs], lang, on_error, options), options))
+        if not as_list and not isinstance(inputs, Iterable):
+            return self._answer_one(inputs, lang, on_error, options)
         if as_list and lang is not None and not isinstance(lang, str) and len(lang) != len(inputs):
             raise InputError(f"{len(inputs)} texts were given with {len(lang)} languages; give one for each.")
-        answers = self._answers(self._rows(inputs, lang, on_error, options), options)
+        rows = self._rows(inputs, lang, on_error, options)
+        answers = self._answers(rows, options, len(inputs) if as_list else None)
         if on_error == "skip":
             answers = (answer for answer in answers if not isinstance(answer, FailedItem))
         return list(answers) if as_list else answers
+
+    def _answer_one(self, item: Any, lang: Languages, on_error: str, options: O) -> A | FailedItem:
+        if lang is not None and not isinstance(lang, str):
+            raise InputError("One text was given with a list of languages; give lang as one string.")
+        if on_error == "skip":
+            raise InputError("on_error='skip' leaves out some of many inputs, and one was given; use 'return'.")
+        try:
+            rows = self.preprocess(item, lang, options)
+        except InputError as error:
+            if on_error == "raise":
+                raise
+            return FailedItem.of(error, 1)
+        return answer_group(
+            rows,
+            lambda batch: self.forward(batch, options),
+            lambda rows, outputs: self.postprocess(rows, outputs, options),
+            self.batching,
+        )
 
     def _rows(
         self, inputs: Iterable[Any], lang: Languages, on_error: str, options: O
@@ -113,11 +128,13 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         for rows in try_each(with_languages(inputs, lang), preprocess, on_error):
             yield FailedRows(rows) if isinstance(rows, FailedItem) else rows
 
-    def _answers(self, groups: Iterable[Sequence[R] | FailedRows], options: O) -> Iterator[A | FailedItem]:
+    def _answers(
+        self, groups: Iterable[Sequence[R] | FailedRows], options: O, count: int | None
+    ) -> Iterator[A | FailedItem]:
         def postprocess(rows: Sequence[R], outputs: Sequence[T]) -> A | FailedItem:
             return rows.failure if isinstance(rows, FailedRows) else self.postprocess(rows, outputs, options)
 
-        return answer_groups(groups, lambda batch: self.forward(batch, options), postprocess, self.batching)
+        return answer_groups(groups, lambda batch: self.forward(batch, options), postprocess, self.batching, count)
 
 
 def is_column(inputs: Any) -> bool:

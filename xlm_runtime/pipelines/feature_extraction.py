@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +74,9 @@ class FeatureExtractionPipeline(Pipeline[FeatureExtractionOptions, TokenSequence
             return encode_windows(self.model, text, stride=options.stride, max_length=options.max_length)
         return [self.model.encode(text, truncation=options.truncation, max_length=options.max_length)]
 
-    def forward(self, batch: list[TokenSequence], options: FeatureExtractionOptions) -> list[FloatArray]:
-        hidden = self.model.run(batch)["last_hidden_state"]
-        return [hidden[i, : len(row)] for i, row in enumerate(batch)]
+    def forward(self, batch: list[TokenSequence], options: FeatureExtractionOptions) -> Callable[[], list[FloatArray]]:
+        wait = self.model.start(batch)
+        return lambda: [hidden[: len(row)] for row, hidden in zip(batch, wait()["last_hidden_state"], strict=True)]
 
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: FeatureExtractionOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -115,13 +115,13 @@ class FillMaskPipeline(Pipeline[FillMaskOptions, MaskedSequence, FloatArray, Ans
             )
         return [MaskedSequence(sequence, positions, self._target_ids(options.targets, text.lang))]
 
-    def forward(self, batch: list[MaskedSequence], options: FillMaskOptions) -> list[FloatArray]:
+    def forward(self, batch: list[MaskedSequence], options: FillMaskOptions) -> Callable[[], list[FloatArray]]:
         """For each sequence (masks, vocab_size) probabilities."""
         longest = max(len(row) for row in batch)
         flat = [i * longest + position for i, row in enumerate(batch) for position in row.positions]
-        outputs = self.model.run([row.sequence for row in batch], {"logit_positions": np.array(flat, dtype=np.int64)})
+        wait = self.model.start([row.sequence for row in batch], {"logit_positions": np.array(flat, dtype=np.int64)})
         ends = np.cumsum([len(row.positions) for row in batch])
-        return np.split(softmax(outputs["logits"]), ends[:-1])
+        return lambda: np.split(softmax(wait()["logits"]), ends[:-1])
 
     def postprocess(
         self, rows: Sequence[MaskedSequence], outputs: Sequence[FloatArray], options: FillMaskOptions

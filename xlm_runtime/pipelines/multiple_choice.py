@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -81,9 +81,9 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, floa
             for choice in _checked(choices, prompt)
         ]
 
-    def forward(self, batch: list[TokenSequence], options: MultipleChoiceOptions) -> list[float]:
-        logits: list[float] = self.model.run(batch)["logits"][:, 0].tolist()
-        return logits
+    def forward(self, batch: list[TokenSequence], options: MultipleChoiceOptions) -> Callable[[], list[float]]:
+        wait = self.model.start(batch)
+        return lambda: list(map(float, wait()["logits"][:, 0]))
 
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[float], options: MultipleChoiceOptions

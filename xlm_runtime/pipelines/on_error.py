@@ -28,6 +28,11 @@ class FailedItem:
     type: str
     message: str
 
+    @classmethod
+    def of(cls, error: InputError, number: int) -> FailedItem:
+        """Why the input with this number cannot be used."""
+        return cls(number, type(error).__name__, error.message)
+
     def to_dict(self) -> dict[str, Any]:
         """`{"error": {"item": …, "type": …, "message": …}}`."""
         return {"error": asdict(self)}
@@ -56,6 +61,6 @@ def try_each(inputs: Iterable[I], step: Callable[[I], R], on_error: str) -> Iter
         except InputError as error:
             if on_error == "raise":
                 raise InputError(error.message, number) from error
-            yield FailedItem(number, type(error).__name__, error.message)
+            yield FailedItem.of(error, number)
         else:
             yield made

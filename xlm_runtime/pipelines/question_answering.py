@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -108,7 +108,9 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
     def preprocess(self, item: Any, lang: str | None, options: QuestionAnsweringOptions) -> list[QuestionWindow]:
         return self._question_windows(read_question(item, options.context, lang), options)
 
-    def forward(self, batch: list[QuestionWindow], options: QuestionAnsweringOptions) -> list[dict[str, Array]]:
+    def forward(
+        self, batch: list[QuestionWindow], options: QuestionAnsweringOptions
+    ) -> Callable[[], list[dict[str, Array]]]:
         """For each window its row of each of the graph's outputs."""
         windows = [row.window for row in batch]
         extra: dict[str, Array] = {}
@@ -116,8 +118,13 @@ class QuestionAnsweringPipeline(Pipeline[QuestionAnsweringOptions, QuestionWindo
             extra.update(window_inputs(windows, options.mask_cls))
         if self.model.languages.read:
             extra["langs"] = window_langs(windows)
-        outputs = self.model.run(windows, extra)
-        return [{name: value[i] for name, value in outputs.items()} for i in range(len(batch))]
+        wait = self.model.start(windows, extra)
+
+        def rows() -> list[dict[str, Array]]:
+            outputs = wait()
+            return [{name: value[i] for name, value in outputs.items()} for i in range(len(batch))]
+
+        return rows
 
     def postprocess(
         self, rows: Sequence[QuestionWindow], outputs: Sequence[dict[str, Array]], options: QuestionAnsweringOptions

@@ -90,9 +90,9 @@ class TextClassificationPipeline(Pipeline[TextClassificationOptions, TokenSequen
         text = read_text(item, lang, pairs=True)
         return [self.model.encode(text, truncation=options.truncation, max_length=options.max_length)]
 
-    def forward(self, batch: list[TokenSequence], options: TextClassificationOptions) -> FloatArray:
-        logits: FloatArray = self.model.run(batch)["logits"]
-        return FUNCTIONS[options.function_to_apply or self._function](logits)
+    def forward(self, batch: list[TokenSequence], options: TextClassificationOptions) -> Callable[[], FloatArray]:
+        wait = self.model.start(batch)
+        return lambda: FUNCTIONS[options.function_to_apply or self._function](wait()["logits"])
 
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: TextClassificationOptions

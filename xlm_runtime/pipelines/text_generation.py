@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -100,7 +100,10 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         prompt = self._prompts.build(read_text(item, lang), options.prompt_start, asked)
         return [PromptRow(prompt, _rows(asked) * (len(prompt) + asked.max_new_tokens))]
 
-    def forward(self, batch: list[PromptRow], options: TextGenerationOptions) -> list[list[Hypothesis]]:
+    def forward(self, batch: list[PromptRow], options: TextGenerationOptions) -> Callable[[], list[list[Hypothesis]]]:
+        return lambda: self._generate(batch, options)
+
+    def _generate(self, batch: list[PromptRow], options: TextGenerationOptions) -> list[list[Hypothesis]]:
         """For each prompt its sequences, the best first."""
         asked = self._with_eos(options.generation)
         found: list[list[Hypothesis]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -49,7 +49,10 @@ class TextScoringPipeline(Pipeline[TextScoringOptions, PromptRow, list[float], T
             raise InputError(f"The text '{text.text[:40]}' has nothing to score: give at least one word.")
         return [PromptRow(prompt, len(prompt))]
 
-    def forward(self, batch: list[PromptRow], options: TextScoringOptions) -> list[list[float]]:
+    def forward(self, batch: list[PromptRow], options: TextScoringOptions) -> Callable[[], list[list[float]]]:
+        return lambda: self._log_probs(batch)
+
+    def _log_probs(self, batch: list[PromptRow]) -> list[list[float]]:
         """For each text the log-probabilities of its tokens behind the first."""
         found: list[list[float]] = []
         for part in split_batch(self.model, batch, 1, 0):

@@ -149,8 +149,9 @@ class TokenClassificationPipeline(Pipeline[TokenClassificationOptions, TokenSequ
             _check_words(text.words, rows, cut)
         return rows
 
-    def forward(self, batch: list[TokenSequence], options: TokenClassificationOptions) -> FloatArray:
-        return softmax(self.model.run(batch)["logits"])
+    def forward(self, batch: list[TokenSequence], options: TokenClassificationOptions) -> Callable[[], FloatArray]:
+        wait = self.model.start(batch)
+        return lambda: softmax(wait()["logits"])
 
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: TokenClassificationOptions

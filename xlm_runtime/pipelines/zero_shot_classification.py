@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -107,9 +107,9 @@ class ZeroShotClassificationPipeline(Pipeline[ZeroShotClassificationOptions, Tok
             for each in hypotheses
         ]
 
-    def forward(self, batch: list[TokenSequence], options: ZeroShotClassificationOptions) -> FloatArray:
-        logits: FloatArray = self.model.run(batch)["logits"]
-        return logits
+    def forward(self, batch: list[TokenSequence], options: ZeroShotClassificationOptions) -> Callable[[], FloatArray]:
+        wait = self.model.start(batch)
+        return lambda: wait()["logits"]
 
     def postprocess(
         self, rows: Sequence[TokenSequence], outputs: Sequence[FloatArray], options: ZeroShotClassificationOptions

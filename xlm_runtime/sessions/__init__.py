@@ -17,9 +17,19 @@ from xlm_runtime.sessions.session import (
     Session,
     SessionOptions,
     StaticCacheSession,
+    start_run,
 )
 
-__all__ = ["Array", "CachingSession", "GpuOptions", "GraphSource", "Session", "StaticCacheSession", "open_session"]
+__all__ = [
+    "Array",
+    "CachingSession",
+    "GpuOptions",
+    "GraphSource",
+    "Session",
+    "StaticCacheSession",
+    "open_session",
+    "start_run",
+]
 
 
 def open_session(

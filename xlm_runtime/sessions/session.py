@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -36,6 +36,30 @@ class Session(Protocol):
             EngineError: the provider refuses the arrays or fails.
         """
         ...
+
+
+class StartingSession(Session, Protocol):
+    """A session whose device computes while the host does something else."""
+
+    def start(self, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        """Begin what `run` does.
+
+        Returns:
+            What waits for the outputs; it raises where the device failed. Nobody has to call it.
+
+        Raises:
+            EngineError: the provider refuses the arrays.
+        """
+        ...
+
+
+def start_run(session: Session, inputs: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+    """Begin a run, see `StartingSession`. Where a session has no `start` it is over on return."""
+    begin: Callable[[Mapping[str, Array]], Callable[[], dict[str, Array]]] | None = getattr(session, "start", None)
+    if begin is not None:
+        return begin(inputs)
+    outputs = session.run(inputs)
+    return lambda: outputs
 
 
 @runtime_checkable

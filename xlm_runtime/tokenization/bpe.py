@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from operator import add
 
 END_OF_WORD = "</w>"
@@ -50,20 +49,42 @@ class BytePairs:
 
         n log n in the word's length.
         """
-        symbols = list(word)
-        if len(symbols) <= _SHORT:
-            pairs = list(map(self._inside.__getitem__, map(add, word, word[1:])))
-            if pairs:
-                pairs[-1] = self._at_end[word[-2:]]
-            symbols[-1] += END_OF_WORD
-            symbols = _merge_short(symbols, pairs, self.ranks)
-        else:
-            symbols[-1] += END_OF_WORD
-            symbols = _merge_long(symbols, self.ranks)
+        symbols = self._short(word) if len(word) <= _SHORT else None
+        if symbols is None:
+            symbols = _merge_long([*word[:-1], word[-1] + END_OF_WORD], self.ranks)
         if " " in word:
             # Hugging Face joins with spaces and splits again, which tears symbols that hold one
             joined = " ".join(symbols)
             return ("\n" + END_OF_WORD if joined == "\n  </w>" else joined).split(" ")
+        return symbols
+
+    def _short(self, word: str) -> list[str] | None:
+        """Scans the ranks of all pairs of neighbours before each merge, and merges the first of the lowest.
+
+        None where a merge makes a pair of a still lower rank: of the merges that training gives, none does, and it does
+        not matter whether equal pairs merge one after the other or together.
+        """
+        get = self.ranks.get
+        symbols = list(word)
+        pairs = list(map(self._inside.__getitem__, map(add, word, word[1:])))
+        if pairs:
+            pairs[-1] = self._at_end[word[-2:]]
+        symbols[-1] += END_OF_WORD
+        while pairs:
+            best = min(pairs)
+            if best == _NO_RANK:
+                break
+            i = pairs.index(best)
+            joined = symbols[i] = symbols[i] + symbols.pop(i + 1)
+            del pairs[i]
+            if i:
+                rank = pairs[i - 1] = get(f"{symbols[i - 1]} {joined}", _NO_RANK)
+                if rank < best:
+                    return None
+            if i < len(pairs):
+                rank = pairs[i] = get(f"{joined} {symbols[i + 1]}", _NO_RANK)
+                if rank < best:
+                    return None
         return symbols
 
 
@@ -83,41 +104,6 @@ class _CharacterPairs(dict[str, int]):
             self.clear()
         rank = self[pair] = self._rank(f"{pair[0]} {pair[1]}{self._ending}", _NO_RANK)
         return rank
-
-
-def _merge_short(symbols: list[str], pairs: list[int], ranks: Mapping[str, int]) -> list[str]:
-    """Scans the ranks of all `pairs` of neighbours before each merge."""
-    get = ranks.get
-    while pairs:
-        best = min(pairs)
-        if best == _NO_RANK:
-            break
-        if pairs.count(best) > 1:
-            symbols = _join_all(symbols, pairs, best)
-            pairs = [get(f"{a} {b}", _NO_RANK) for a, b in pairwise(symbols)]
-            continue
-        i = pairs.index(best)
-        joined = symbols[i] = symbols[i] + symbols.pop(i + 1)
-        del pairs[i]
-        if i:
-            pairs[i - 1] = get(f"{symbols[i - 1]} {joined}", _NO_RANK)
-        if i < len(pairs):
-            pairs[i] = get(f"{joined} {symbols[i + 1]}", _NO_RANK)
-    return symbols
-
-
-def _join_all(symbols: list[str], pairs: list[int], best: int) -> list[str]:
-    """Merge every occurrence of one pair, from left to right."""
-    joined: list[str] = []
-    i = 0
-    while i < len(symbols):
-        if i < len(pairs) and pairs[i] == best:
-            joined.append(symbols[i] + symbols[i + 1])
-            i += 2
-        else:
-            joined.append(symbols[i])
-            i += 1
-    return joined
 
 
 def _merge_long(symbols: list[str], ranks: Mapping[str, int]) -> list[str]:

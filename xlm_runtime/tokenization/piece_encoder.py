@@ -244,7 +244,7 @@ class PieceEncoder:
         word = self._pipeline.simple_word(piece)
         if word is not None:
             folded = self._pipeline.fold_word(word)
-            return self._word_ids(piece) if folded == piece else self._ids_of_word(word)
+            return self._word_ids(piece) if folded == piece else self._ids_of_folded(folded)
         left, right = self._left(piece[0]), self._right(piece[-1])
         if left < 0 and right < 0:
             return self._run((piece, 0))
@@ -302,9 +302,12 @@ class PieceEncoder:
         return tuple(chain.from_iterable(map(self._words.__getitem__, self._pipeline.fold(raw_words))))
 
     def _ids_of_word(self, raw_word: str) -> Ids:
-        word = self._pipeline.fold_word(raw_word)
+        return self._ids_of_folded(self._pipeline.fold_word(raw_word))
+
+    def _ids_of_folded(self, word: str) -> Ids:
+        """The ids of what folding made of a word: mostly one word, but it may be none or several."""
         if not word or " " in word:
-            return tuple(chain.from_iterable(map(self._words.__getitem__, self._pipeline.fold([raw_word]))))
+            return tuple(chain.from_iterable(map(self._words.__getitem__, filter(None, word.split(" ")))))
         known = self._entries.get(word)
         if known.__class__ is tuple and self._pipeline.simple_word(word) == word:
             return known  # a piece that is this word

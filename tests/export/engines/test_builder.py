@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper
 from tests.conftest import Bundles, HalfBundles
 from tests.make_bundles import BUNDLES
 from tests.make_checkpoint import make_checkpoint
+from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from xlm_export import export
 from xlm_export.cli.main import main
 from xlm_export.engines import build_engine
@@ -150,6 +152,8 @@ def test_the_former_spelling_of_gpu_arch(bundle: Path, capsys: pytest.CaptureFix
         ({"profile": ["1x1:8x8"]}, InputError, "expected min:opt:max"),
         ({"gpu_archs": ["sm90"]}, InputError, "does not build for the GPU 'sm90'"),
         ({"optimization_level": 6}, InputError, "optimization_level is 6; expected 0 to 5"),
+        ({"version_compatible": True, "flavor": "tensorrt-rtx"}, InputError, "tensorrt-rtx has no lean runtime"),
+        ({"exclude_lean_runtime": True}, InputError, "--exclude-lean-runtime is for version-compatible engines"),
         ({"timing_cache": "cache"}, InputError, "tensorrt-rtx keeps no timing cache"),
         ({"name": "../other"}, InputError, "The engine's name '../other' is not one for a file"),
     ],
@@ -158,6 +162,34 @@ def test_refused_options(options: dict[str, Any], error: type[Exception], messag
     with pytest.raises(error, match=message):
         build_engine(bundle, **options)
     assert not (bundle / "engines").exists()
+
+
+@pytest.fixture
+def as_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tensorrt_rtx` as `tensorrt`, which builds for the GPU at hand, and a fake of that, where no plan is inspected.
+
+    TensorRT's own builder is nowhere to be had; this one has the same options.
+    """
+    import tensorrt_rtx
+
+    api = {name: value for name, value in vars(tensorrt_rtx).items() if name != "ComputeCapability"}
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(**api))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=FakeRuntime()))
+    monkeypatch.setattr(Toolkit, "inspect", lambda self, plan: "not asked")
+
+
+def test_a_version_compatible_engine(bundle: Path, as_tensorrt: None, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--version-compatible", "--exclude-lean-runtime"]
+    assert main(["engine", str(bundle), "--flavor", "tensorrt", "--profile", SMALL, *flags]) == 0
+    (stamp,) = find_stamps(Bundle.load(bundle))
+    assert stamp.plan == "engines/tensorrt.fp16.sm80.version-compatible.plan"
+    assert (stamp.lean_runtime, stamp.options) == ("excluded", ("--profile", SMALL, *flags))
+    stamp.check(Bundle.load(bundle), "tensorrt", stamp.version, "sm80", lean=True)
+    plain, _ = build_engine(bundle, flavor="tensorrt", profile=[SMALL])
+    assert (plain.lean_runtime, plain.plan) == (None, "engines/tensorrt.fp16.sm80.plan"), "the one beside the other"
+    # the builder has no lean runtime that it could put into a plan, and says so: it was asked to
+    with pytest.raises(EngineError, match=r"cannot build the engine: .*Unable to load library: libnvinfer_lean"):
+        build_engine(bundle, flavor="tensorrt", profile=[SMALL], version_compatible=True)
 
 
 def test_a_missing_module(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,13 +120,36 @@ def test_build_command(bundle: Bundle) -> None:
     ]  # fmt: skip
 
 
-def test_a_stamp_without_options_can_be_read(bundle: Bundle) -> None:
+@pytest.mark.parametrize("lean_runtime", [None, "included", "excluded"])
+def test_a_version_compatible_engine(bundle: Bundle, lean_runtime: str | None) -> None:
+    stamp = replace(stamped(bundle), flavor="tensorrt", version="11.4.0.106", lean_runtime=lean_runtime)
+    path = bundle.folder / "engines" / "small.json"
+    stamp.write(path)
+    assert EngineStamp.load(path) == stamp
+    versions = ["10.16.1", "11.3.0.99", "11.4.0.106", "11.10.0.1", "12.0.0"]
+    runs = []
+    for lean in (False, True):
+        for version in versions:
+            try:
+                stamp.check(bundle, "tensorrt", version, "sm89", lean=lean)
+                runs.append((lean, version))
+            except EngineError as error:
+                options = built_again(str(error))
+                assert options.version_compatible == (lean and lean_runtime is None)
+    if lean_runtime == "included":
+        assert runs == [(lean, version) for lean in (False, True) for version in versions[2:4]]
+    else:
+        assert runs == [(False, versions[2])] + [(True, versions[2])] * (lean_runtime == "excluded")
+
+
+def test_a_stamp_of_before_can_be_read(bundle: Bundle) -> None:
+    """Without options, and before engines were version-compatible."""
     stamp = stamped(bundle)
     path = bundle.folder / "engines" / "small.json"
     values = json.loads(path.read_text())
-    del values["options"]
+    del values["options"], values["lean_runtime"]
     path.write_text(json.dumps(values))
-    assert EngineStamp.load(path) == replace(stamp, options=())
+    assert EngineStamp.load(path) == replace(stamp, options=(), lean_runtime=None)
 
 
 def test_what_cannot_be_read(bundle: Bundle) -> None:
@@ -138,7 +161,8 @@ def test_what_cannot_be_read(bundle: Bundle) -> None:
     path.write_text(json.dumps(values | {"stamp_version": 9}))
     with pytest.raises(EngineError, match="has version 9, this xlm-onnx reads version 1"):
         find_stamps(bundle)
-    for text in ("{", "[]", json.dumps({"stamp_version": 1}), json.dumps(values | {"profiles": [{"name": "x"}]})):
+    for text in ("{", "[]", json.dumps({"stamp_version": 1}), json.dumps(values | {"profiles": [{"name": "x"}]}),
+                 json.dumps(values | {"lean_runtime": "somewhere"})):  # fmt: skip
         path.write_text(text)
         with pytest.raises(EngineError, match=r"is damaged|is not JSON|must hold a JSON object"):
             EngineStamp.load(path)

@@ -72,8 +72,7 @@ def test_text_classification(layout: str, classifier: Path, exported: Exported) 
 def test_fill_mask(layout: str, tmp_path: Path) -> None:
     checkpoint = toy_checkpoint(tmp_path / "checkpoint", LM)
     assert "lm_head.weight" not in load_file(checkpoint / "model.safetensors"), "it is tied to the embeddings"
-    bundle = export(checkpoint, tmp_path / "bundle", layout=layout)
-    assert bundle.verification["status"] == "passed"
+    export(checkpoint, tmp_path / "bundle", layout=layout, verify=False)
     assert verify(tmp_path / "bundle", checkpoint).status == "passed"
 
     pipe = pipeline("fill-mask", tmp_path / "bundle")

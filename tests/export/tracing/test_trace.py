@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def summary(request: pytest.FixtureRequest, checkpoints: Checkpoints, exported: 
     """A classifier's checkpoint of each way to summarise, and its bundle, each of another opset."""
     options = {"n_layers": 1, "summary_type": request.param, "summary_activation": "tanh"}
     checkpoint = checkpoints("XLMForSequenceClassification", **options)
-    return checkpoint, Bundle.load(exported(checkpoint, opset=SUMMARIES[request.param]))
+    return checkpoint, Bundle.load(exported(checkpoint, opset=SUMMARIES[request.param], verify=False))
 
 
 def test_every_summary(summary: tuple[Path, Bundle]) -> None:
@@ -146,10 +145,10 @@ def test_weights_that_are_all_equal(tmp_path: Path) -> None:
     assert export(checkpoint, tmp_path / "bundle").verification["status"] == "passed"
 
 
-@pytest.mark.parametrize("inputs", [("token_type_ids", "position_ids"), ("inputs_embeds",)])
-def test_optional_inputs(inputs: tuple[str, ...], checkpoints: Checkpoints, exported: Exported, tmp_path: Path) -> None:
+def test_optional_inputs(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoint = checkpoints("XLMForTokenClassification", n_layers=1)
-    bundle = Bundle.load(shutil.copytree(exported(checkpoint, inputs=inputs), tmp_path / "bundle"))
+    inputs = ("token_type_ids", "position_ids", "inputs_embeds")
+    bundle = export(checkpoint, tmp_path / "bundle", inputs=inputs, verify=False)
     assert set(inputs) <= {spec.name for spec in bundle.graph().inputs}
     graph = ExportGraph(load_checkpoint(checkpoint).model, find_task("XLMForTokenClassification"), inputs)
     assert_graph_equals_torch(bundle, graph)

@@ -218,7 +218,7 @@ STAMP = {
 def test_engine_stamps(entries: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(STAMP))
-    assert json.loads(json.dumps(EngineStamp.load(path).to_dict())) == {**STAMP, "options": []}
+    assert json.loads(json.dumps(EngineStamp.load(path).to_dict())) == {**STAMP, "options": [], "lean_runtime": None}
     path.write_text(json.dumps(STAMP | entries))
     with pytest.raises(EngineError, match=message):
         EngineStamp.load(path)

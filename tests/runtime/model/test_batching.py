@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.batching import BatchOptions, answer_groups, pad_rows, plan_batches, token_types
+from xlm_runtime.model.batching import (
+    BatchOptions,
+    answer_groups,
+    pad_rows,
+    plan_batches,
+    token_types,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,16 @@ def as_listed(rows: Sequence[Row], outputs: Sequence[Any]) -> list[Any]:
     return list(outputs)
 
 
+def at_once(forward: Callable[[list[Row]], Any]) -> Callable[[list[Row]], Callable[[], Any]]:
+    """What computes a batch before it returns, as a CPU does."""
+
+    def start(batch: list[Row]) -> Callable[[], Any]:
+        outputs = forward(batch)
+        return lambda: outputs
+
+    return start
+
+
 @given(st.lists(st.integers(1, 100), max_size=60), st.integers(1, 300))
 def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, budget)
@@ -43,7 +59,7 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget:
 def test_groups_come_back_whole_and_in_order(groups: list[list[int]], budget: int, window: int) -> None:
     rows = [[Row((n,) * n) for n in group] for group in groups]
     options = BatchOptions(max_tokens=budget, window_rows=window)
-    answers = answer_groups(rows, lambda batch: [len(row) for row in batch], as_listed, options)
+    answers = answer_groups(rows, at_once(lambda batch: [len(row) for row in batch]), as_listed, options)
     assert list(answers) == groups
 
 
@@ -55,7 +71,7 @@ def test_a_stream_is_read_window_by_window() -> None:
             taken.append(i)
             yield [Row((1, 2, 3))]
 
-    answers = answer_groups(stream(), lambda batch: batch, as_listed, BatchOptions(window_rows=10))
+    answers = answer_groups(stream(), at_once(lambda batch: batch), as_listed, BatchOptions(window_rows=10))
     assert taken == []
     next(answers)
     assert len(taken) == 10
@@ -70,7 +86,11 @@ def test_a_window_is_bounded_in_tokens_too() -> None:
             taken.append(i)
             yield [Row((1,) * 50)]
 
-    next(answer_groups(stream(), lambda batch: batch, as_listed, BatchOptions(window_rows=1000, window_tokens=200)))
+    next(
+        answer_groups(
+            stream(), at_once(lambda batch: batch), as_listed, BatchOptions(window_rows=1000, window_tokens=200)
+        )
+    )
     assert len(taken) == 4
 
 
@@ -80,7 +100,7 @@ def test_answers_before_a_bad_item_are_given_before_its_error() -> None:
         yield [Row((1, 2))]
         raise InputError("the third")
 
-    answers = answer_groups(stream(), lambda batch: [len(row) for row in batch], as_listed, BatchOptions())
+    answers = answer_groups(stream(), at_once(lambda batch: [len(row) for row in batch]), as_listed, BatchOptions())
     assert next(answers) == [1]
     assert next(answers) == [2]
     with pytest.raises(InputError, match="the third"):
@@ -112,7 +132,7 @@ def test_a_group_is_answered_as_soon_as_its_rows_are_there() -> None:
         return sum(outputs)
 
     groups = [[Row((1,) * 9), Row((1,))], [Row((1,) * 8)], []]
-    answers = list(answer_groups(groups, forward, postprocess, BatchOptions(max_tokens=9)))
+    answers = list(answer_groups(groups, at_once(forward), postprocess, BatchOptions(max_tokens=9)))
     assert answers == [10, 8, 0]
     assert happened == [
         "postprocess []",

@@ -111,14 +111,14 @@ def test_folding_again_changes_nothing() -> None:
     # so a word that is remembered as a piece of text has the word's own ids
     for code in range(0x110000):
         folded = fold(chr(code))
-        assert fold(folded) == folded, hex(code)
+        assert folded == chr(code) or fold(folded) == folded, hex(code)
 
 
 @pytest.mark.parametrize("marks", ["\u0e48\u0e38", "\u0301\u0316", "\U0001d16d\U0001d165", "é\u0301\u0316"])
 def test_many_marks_take_linear_time(marks: str) -> None:
     # `unicodedata.normalize` alone takes quadratic time, which no count of steps shows
-    short, long = "ก" + marks * 30, "ก" + marks * (400_000 // len(marks))
+    short, long = "ก" + marks * 30, "ก" + marks * (200_000 // len(marks))
     unmarked = [char for char in unicodedata.normalize("NFD", short) if unicodedata.category(char) != "Mn"]
     assert fold(short) == "".join(unmarked).lower()
-    with processor_seconds(30):
+    with processor_seconds(10):
         assert fold_aligned(AlignedText.identity(long)).text == fold(long)

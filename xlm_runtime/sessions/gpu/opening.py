@@ -19,10 +19,9 @@ from xlm_runtime.sessions.gpu.onnxruntime_executor import OnnxRuntimeExecutor, p
 from xlm_runtime.sessions.gpu.planning import Profile
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
+from xlm_runtime.sessions.gpu.tensorrt_modules import MODULES
 from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
 from xlm_runtime.sessions.session import GraphSource, SessionOptions
-
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 def open_engine(source: GraphSource, provider: Provider, options: SessionOptions) -> GpuSession:
@@ -32,14 +31,15 @@ def open_engine(source: GraphSource, provider: Provider, options: SessionOptions
 
     Raises:
         BundleError: the graph lies in no bundle.
-        EngineError: no engine fits, with the command that builds one; no device, or an unfit driver.
+        EngineError: no engine fits, with the command that builds one, or it carries code that has no leave to run; no
+            device, or an unfit driver.
         MissingExtraError: a package is missing.
     """
     bundle = source.bundle or Bundle.load(source.path.parent)
     stamps = engines_of(bundle, graph=source.path.name, name=options.gpu.engine)
     device = CudaDevice(options.gpu.device, f"provider='{provider.name}'", provider.extra)
     try:
-        stamp, trt = _fitting(bundle, stamps, device.architecture)
+        stamp, trt = _fitting(bundle, stamps, device.architecture, options.gpu.engine_host_code)
         file = bundle.folder / stamp.plan
         kernels = (
             options.engine_cache or bundle.folder / ENGINES_FOLDER
@@ -87,44 +87,80 @@ def engines_of(
     )
 
 
-def engine_that_fits(bundle: Bundle, precision: str, architecture: str, name: str | None = None) -> EngineStamp | None:
-    """The first engine in a precision that a GPU and the installed TensorRT can load, if there is one."""
+def engine_that_fits(
+    bundle: Bundle, precision: str, architecture: str, name: str | None = None, host_code: bool = False
+) -> EngineStamp | None:
+    """The first engine in a precision that a GPU and the installed TensorRT can load, if there is one.
+
+    Args:
+        host_code: whether it may carry code, see `GpuOptions`.
+    """
     try:
-        return _fitting(bundle, engines_of(bundle, precision=precision, name=name), architecture)[0]
+        return _fitting(bundle, engines_of(bundle, precision=precision, name=name), architecture, host_code)[0]
     except (EngineError, MissingExtraError):
         return None
 
 
-def _fitting(bundle: Bundle, stamps: list[EngineStamp], architecture: str) -> tuple[EngineStamp, Any]:
+def _fitting(bundle: Bundle, stamps: list[EngineStamp], architecture: str, host_code: bool) -> tuple[EngineStamp, Any]:
     """The first engine that this machine can load, and the module that does.
 
     Raises:
-        EngineError: the first one's misfit, where none fits.
+        EngineError: the first one's misfit, where none fits, or that it carries code that has no leave to run.
     """
     failure: Exception | None = None
+    withheld: EngineStamp | None = None
     for stamp in stamps:
         try:
-            trt = _import_tensorrt(stamp)
-            stamp.check(bundle, stamp.flavor, trt.__version__, architecture)
-            return stamp, trt
+            trt = _module_for(bundle, stamp, architecture)
         except (EngineError, MissingExtraError) as error:
             failure = failure or error
+            continue
+        if host_code or stamp.lean_runtime != "included":
+            return stamp, trt
+        withheld = withheld or stamp
+    if withheld is not None:
+        raise EngineError(
+            f"The engine '{bundle.folder / withheld.plan}' carries TensorRT's lean runtime, code that would run "
+            "in this process. If you trust where the bundle comes from, allow it with "
+            "GpuOptions(engine_host_code=True) or --engine-host-code; or build an engine that carries none, with "
+            "--version-compatible --exclude-lean-runtime."
+        )
     raise failure or EngineError(f"The bundle '{bundle.folder}' has no engine.")
 
 
-def _import_tensorrt(stamp: EngineStamp) -> Any:
-    if stamp.flavor not in _MODULES:
+def _module_for(bundle: Bundle, stamp: EngineStamp, architecture: str) -> Any:
+    """The first installed module that runs an engine.
+
+    Raises:
+        EngineError, MissingExtraError: none is installed, or the first one's misfit.
+    """
+    if stamp.flavor not in MODULES:
         raise EngineError(f"The engine '{stamp.plan}' is of the unknown flavor '{stamp.flavor}'; upgrade xlm-onnx.")
-    module = _MODULES[stamp.flavor]
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        if stamp.flavor == "tensorrt-rtx":
-            raise MissingExtraError("tensorrt-rtx", "tensorrt", f"The engine '{stamp.plan}'") from error
-        raise EngineError(
-            f"The engine '{stamp.plan}' needs TensorRT {stamp.version}, which is not installed: "
-            f"pip install tensorrt=={stamp.version}"
-        ) from error
+    misfit: EngineError | None = None
+    missing: ImportError | None = None
+    for name, lean in MODULES[stamp.flavor]:
+        try:
+            trt = importlib.import_module(name)
+        except ImportError as error:
+            missing = error
+            continue
+        try:
+            stamp.check(bundle, stamp.flavor, trt.__version__, architecture, lean=lean)
+        except EngineError as error:
+            misfit = misfit or error
+        else:
+            return trt
+    if misfit is not None:
+        raise misfit
+    raise _not_installed(stamp) from missing
+
+
+def _not_installed(stamp: EngineStamp) -> EngineError | MissingExtraError:
+    if stamp.flavor == "tensorrt-rtx":
+        return MissingExtraError("tensorrt-rtx", "tensorrt", f"The engine '{stamp.plan}'")
+    packages = ["tensorrt"] if stamp.lean_runtime is None else ["tensorrt", "tensorrt-lean-cu13", "tensorrt-lean-cu12"]
+    commands = " or ".join(f"pip install {package}=={stamp.version}" for package in packages)
+    return EngineError(f"The engine '{stamp.plan}' needs TensorRT {stamp.version}, which is not installed: {commands}")
 
 
 def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOptions) -> GpuSession:

@@ -19,6 +19,8 @@ class GpuOptions:
             and, with cuda, for graphs of a bundle that were rewritten for it; tensorrt-ep has none.
         max_graphs: most graphs at a time; each takes some device memory.
         engine: tensorrt: name of one of the bundle's engines; by default the first that fits the machine.
+        engine_host_code: tensorrt: let a version-compatible engine run the code that it carries, TensorRT's lean
+            runtime. Anyone can put other code in its place: for bundles whose source you trust.
         profiles: tensorrt-ep: largest (batch, sequence) of each profile that it builds engines for.
 
     Raises:
@@ -29,6 +31,7 @@ class GpuOptions:
     cuda_graphs: bool | None = None
     max_graphs: int = 64
     engine: str | None = None
+    engine_host_code: bool = False
     profiles: tuple[tuple[int, int], ...] = ((1, 128), (8, 512), (32, 128))
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -32,11 +33,25 @@ from xlm_runtime.sessions.session import Array
 from xlm_runtime.tasks import PAST, PRESENT
 
 
-class GpuSession:
-    """A graph in an executor on a device; see `Session`.
+class _Started:
+    """A call that the device computes, and what came of it once it was waited for.
 
-    Calls from several threads run one after the other. Buffers are allocated once, for the largest sizes of the
-    executor's profiles, and reused.
+    Args:
+        read: takes the outputs from the page-locked memory when the device is done.
+    """
+
+    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+        self.read = read
+        self.outputs: dict[str, Any] = {}
+        self.error: Exception | None = None
+
+
+class GpuSession:
+    """A graph in an executor on a device; see `Session` and `StartingSession`.
+
+    Calls from several threads run one after the other. One at a time is under way: before the next begins, whoever
+    starts it waits for the last and keeps its outputs for those who ask. Buffers are allocated once, for the largest
+    sizes of the executor's profiles, and reused.
 
     Args:
         executor, device: both belong to the session from here on.
@@ -57,6 +72,7 @@ class GpuSession:
         self._graphs = GraphPool(executor, device, graphs) if graphs else None
         self._enqueue: Callable[[Call], None] = self._graphs.enqueue if self._graphs else executor.enqueue
         weakref.finalize(self, _close, self._graphs, executor, device)
+        self._started: _Started | None = None  # whose arrays are in the buffers
         self._in = Arena(device, buffer_size(_small(executor.inputs), executor.profiles))
         self._out = Arena(device, buffer_size(_small(executor.outputs), executor.profiles))
         self._idle: list[TokenSlots] = []
@@ -83,6 +99,10 @@ class GpuSession:
             EngineError: wrong shapes, sizes that no profile takes, the device failed, or the process was forked.
             OutOfMemoryError: the device has too little memory.
         """
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """See `StartingSession.start`; otherwise as `run`."""
         self._check_process()
         with self.lock:
             self.device.activate()
@@ -94,8 +114,30 @@ class GpuSession:
                 if held or dims.get("batch", 1) < 2 or self._planner.fits(dims):
                     raise
                 parts = [(self.run(part), places) for part, places in split(self._executor.inputs, inputs, dims)]
-                return join(self._executor.outputs, parts, self.output_names)
-            return self._run(plan, inputs)
+                outputs = join(self._executor.outputs, parts, self.output_names)
+                return lambda: outputs
+            started = self._started = _Started(self._enqueue_call(plan, inputs))
+            return partial(self._wait, started)
+
+    def _wait(self, started: _Started) -> dict[str, Any]:
+        with self.lock:
+            if started is self._started:
+                self.device.activate()
+                self._collect()
+        if started.error is not None:
+            raise started.error
+        return started.outputs
+
+    def _collect(self) -> None:
+        """Wait for the call that is under way, if there is one. The lock is held."""
+        started = self._started
+        if started is not None:
+            try:
+                self.device.synchronize()
+                started.outputs = started.read()
+            except Exception as error:  # of the call that was started, which another thread may be about to
+                started.error = error
+            self._started = None
 
     def create_cache(self, rows: int, max_length: int) -> DeviceCache:
         """A cache on the device for `rows` sequences of at most `max_length` tokens."""
@@ -159,7 +201,8 @@ class GpuSession:
                 "graph that has one, of a causal checkpoint's in half precision."
             )
 
-    def _run(self, plan: CallPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _enqueue_call(self, plan: CallPlan, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """Put a call on the stream; what is returned reads its outputs once the device is done."""
         self._reserve(plan)
         for place, region in zip(plan.sent, plan.sent_views(self._in.host), strict=True):
             value = inputs[place.tensor.name]
@@ -186,17 +229,22 @@ class GpuSession:
         self._enqueue(call)
         for start, size in plan.pieces:
             self.device.copy_out(self._out.host[start : start + size], self._out.address + start)
-        self.device.synchronize()
-        regions = plan.back_views(self._out.host)
-        outputs: dict[str, Any] = {
-            place.tensor.name: cut(place, region) for place, region in zip(plan.back, regions, strict=True)
-        }
-        if present is not None:
-            outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
-        return outputs
+
+        def read() -> dict[str, Any]:
+            regions = plan.back_views(self._out.host)
+            outputs: dict[str, Any] = {
+                place.tensor.name: cut(place, region) for place, region in zip(plan.back, regions, strict=True)
+            }
+            if present is not None:
+                outputs |= dict.fromkeys((tensor.name for tensor in self._planner.present), present)
+            return outputs
+
+        return read
 
     def _reserve(self, plan: CallPlan) -> None:
-        """Make room for a call. Where a buffer on the device moves, no graph will be asked for again."""
+        """Make room for a call: the last one's outputs leave the buffers, which grow. Where one moves on the device, no
+        graph will be asked for again."""
+        self._collect()
         addresses = self._in.address, self._out.address
         self._in.reserve(plan.sent_bytes)
         self._in.reserve_host(plan.sent_bytes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,17 +15,21 @@ from xlm_runtime.errors import EngineError
 from xlm_runtime.sessions.gpu.executor import Call, Execution
 from xlm_runtime.sessions.gpu.memory import Device, OutOfMemoryError
 from xlm_runtime.sessions.gpu.planning import Axis, Tensor, read_profile
+from xlm_runtime.sessions.gpu.tensorrt_modules import RuntimeModule
+
+if TYPE_CHECKING:
+    import tensorrt
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 
 
 class TensorRTEngine:
-    """A deserialised plan, whose stamp was checked.
+    """A deserialised plan, whose stamp was checked, and which may run code if it carries some.
 
     All contexts share one piece of memory for activations, since one computes at a time.
 
     Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
+        trt: one of `MODULES`.
         kernels: file for kernels that `tensorrt_rtx` compiles on this machine, read here and written by `close`.
 
     Raises:
@@ -32,12 +37,17 @@ class TensorRTEngine:
         OutOfMemoryError: the device has too little memory.
     """
 
-    def __init__(self, trt: Any, plan: Path, stamp: EngineStamp, device: Device, kernels: Path) -> None:
+    def __init__(self, trt: RuntimeModule, plan: Path, stamp: EngineStamp, device: Device, kernels: Path) -> None:
         self.name = plan.name
         self._trt = trt
         self._device = device
         self._errors: list[str] = []
         self._runtime = trt.Runtime(_logger(trt, self._errors))
+        if self._errors:  # it did not start: a null pointer in it, which neither use nor release survives
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._runtime))
+            raise self._failure("cannot be loaded")
+        if stamp.lean_runtime == "included":
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(np.memmap(plan, np.uint8, "r"))
         if self._engine is None:
             raise self._failure("cannot be loaded")
@@ -75,7 +85,7 @@ class TensorRTEngine:
             self._kernels = None
         del self._engine, self._runtime
 
-    def create_context(self) -> Any:
+    def create_context(self) -> tensorrt.IExecutionContext:
         """A context that computes in the shared memory."""
         managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(self._kernels.config if self._kernels else managed)
@@ -112,7 +122,7 @@ class TensorRTEngine:
                 f"The engine '{self.name}' wants {name} as {kind} in {engine.get_tensor_location(name).name} memory, "
                 "which sessions do not handle. Build it again with `xlm-export engine`."
             )
-        sizes = tuple(engine.get_tensor_shape(name))
+        sizes = _sizes(engine.get_tensor_shape(name))
         named: list[Axis] = [axis if size < 0 else size for size, axis in zip(sizes, axes, strict=True)]
         return Tensor(name, _TYPES[kind], tuple(named))
 
@@ -123,18 +133,18 @@ class _Context:
     def __init__(self, engine: TensorRTEngine, profile: int) -> None:
         self._engine = engine
         self._profile = profile
-        self._context: Any = None
+        self._context: tensorrt.IExecutionContext | None = None
         self._call: Call | None = None
 
     def enqueue(self, call: Call) -> None:
-        if self._context is None:
-            self._context = self._engine.create_context()
-            done = self._context.set_optimization_profile_async(self._profile, self._engine.stream)
-            self._engine.check(done, call)
+        context = self._context
+        if context is None:
+            context = self._context = self._engine.create_context()
+            self._engine.check(context.set_optimization_profile_async(self._profile, self._engine.stream), call)
         if call != self._call:
-            self._bind(call)
+            self._bind(context, call)
             self._call = call
-        self._engine.check(self._context.execute_async_v3(self._engine.stream), call)
+        self._engine.check(context.execute_async_v3(self._engine.stream), call)
 
     @property
     def capturable(self) -> bool:
@@ -142,12 +152,11 @@ class _Context:
         check = getattr(self._context, "is_stream_capturable", None)
         return True if check is None else bool(check(self._engine.stream))
 
-    def _bind(self, call: Call) -> None:
-        context = self._context
+    def _bind(self, context: tensorrt.IExecutionContext, call: Call) -> None:
         for item in call.inputs:
             self._engine.check(context.set_input_shape(item.name, item.shape), call)
         for item in call.outputs:
-            shape = tuple(context.get_tensor_shape(item.name))
+            shape = _sizes(context.get_tensor_shape(item.name))
             if shape != item.shape:
                 raise EngineError(
                     f"The engine '{self._engine.name}' gives {item.name} the shape {shape}, where {item.shape} was "
@@ -175,7 +184,7 @@ class _Prepared:
 class _KernelCache:
     """`tensorrt_rtx` compiles kernels when an engine runs: all contexts share them, and a file keeps them."""
 
-    def __init__(self, trt: Any, engine: Any, path: Path) -> None:
+    def __init__(self, trt: RuntimeModule, engine: Any, path: Path) -> None:
         self._path = path
         self.config = engine.create_runtime_config()
         self.config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -193,15 +202,23 @@ class _KernelCache:
             write_bytes(self._path, kernels)
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
+def _sizes(shape: tensorrt.Dims) -> tuple[int, ...]:
+    return tuple(shape[i] for i in range(len(shape)))
+
+
+def _logger(trt: RuntimeModule, errors: list[str]) -> tensorrt.ILogger:
     """A TensorRT logger that keeps errors for the exception that follows."""
+    if TYPE_CHECKING:
+        from tensorrt import ILogger
+    else:
+        ILogger = trt.ILogger  # noqa: N806
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(ILogger):
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            ILogger.__init__(self)
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                errors.append(" ".join(message.split()))
+        def log(self, severity: tensorrt.ILogger.Severity, msg: str) -> None:
+            if severity in (ILogger.Severity.ERROR, ILogger.Severity.INTERNAL_ERROR):
+                errors.append(" ".join(msg.split()))
 
     return Logger()

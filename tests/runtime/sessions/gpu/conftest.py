@@ -15,7 +15,7 @@ from tests.conftest import Bundles
 from tests.make_bundles import STATIC
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
-from tests.runtime.sessions.gpu.fake_tensorrt import FakeTensorRT
+from tests.runtime.sessions.gpu.fake_tensorrt import CODE, FakeTensorRT
 from xlm_runtime.bundle import Bundle, file_sha256
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp
 from xlm_runtime.tasks import TensorSpec
@@ -58,8 +58,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
 
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime) -> FakeTensorRT:
-    """The module `tensorrt`, whose engines compute with ONNX Runtime on the CPU."""
+    """The module `tensorrt`, whose engines compute with ONNX Runtime on the CPU; no lean runtime is there."""
     module = FakeTensorRT(cuda, VERSION)
+    for name in ("tensorrt_lean", "tensorrt_lean_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     return module
 
@@ -83,7 +85,8 @@ def engine_bundle(bundles: Bundles, tmp_path: Path, tensorrt: FakeTensorRT) -> C
         graph = bundle.graphs[0]
         (folder / "engines").mkdir(exist_ok=True)
         plan = folder / "engines" / f"{engine}.plan"
-        plan.write_text(str(bundles(name) / graph.file))
+        code = CODE if changes.get("lean_runtime") == "included" else ""
+        plan.write_text(code + str(bundles(name) / graph.file))
         profiles = tuple(profile(name, sizes, graph.inputs, bundle) for name, sizes in PROFILES.items())
         tensorrt.profiles = [item.shapes for item in profiles]
         values = {

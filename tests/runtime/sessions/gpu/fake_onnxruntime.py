@@ -31,6 +31,7 @@ class _Binding:
 class _Session:
     def __init__(self, module: FakeOnnxRuntime, path: str, options: Any, providers: list[Any]) -> None:
         self._module = module
+        path = module.stand_ins.get(path, path)
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         given = [item for item in providers if not isinstance(item, str)]
         self._capturing = any(values.get("enable_cuda_graph") == "1" for _, values in given)
@@ -80,6 +81,8 @@ class FakeOnnxRuntime:
         self.failure: str | None = None
         self.bindings = self.runs = 0
         self.flash_from: str | None = None
+        self.stand_ins: dict[str, str] = {}  # graph → another that the CPU can compute
+        self.uncapturable: str | None = None  # why a graph cannot be captured
 
     def get_available_providers(self) -> list[str]:
         return NAMES
@@ -87,6 +90,8 @@ class FakeOnnxRuntime:
     def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:
         self.providers = providers
         self.flash_from = os.environ.get("ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV")
+        if self.uncapturable and providers[0][1].get("enable_cuda_graph") == "1":
+            raise RuntimeError(self.uncapturable)
         if providers == ["CPUExecutionProvider"]:
             return onnxruntime.InferenceSession(path, options, providers=providers)
         return _Session(self, path, options, providers)

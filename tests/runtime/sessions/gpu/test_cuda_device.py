@@ -1,17 +1,13 @@
-"""A CUDA device: every way it can be missing has one clear error; and the fakes have the real libraries' interfaces."""
+"""A CUDA device: every way it can be missing has one clear error; and the fake has the real library's functions."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.runtime.sessions.gpu import fake_tensorrt
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime, cudaError_t
 from xlm_runtime import EngineError, InputError
 from xlm_runtime.sessions.gpu.cuda_device import CudaDevice
@@ -125,52 +121,3 @@ def test_the_fake_library_has_the_real_ones_functions() -> None:
         for name in vars(getattr(FakeRuntime, group)):
             assert hasattr(getattr(runtime, group), name)
     assert (runtime.cudaHostAllocDefault, runtime.cudaStreamNonBlocking) == (0, 1)
-
-
-REAL = {
-    "ICudaEngine": fake_tensorrt.FakeEngine,
-    "IExecutionContext": fake_tensorrt.FakeContext,
-    "ILogger": fake_tensorrt.FakeLogger,
-    "IRuntimeConfig": fake_tensorrt.FakeRuntimeConfig,
-    "IRuntimeCache": fake_tensorrt.FakeRuntimeCache,
-}
-
-
-@pytest.mark.parametrize("name", list(REAL))
-def test_the_fake_tensorrt_has_the_real_ones_methods(name: str) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    fake = REAL[name]
-    used = [member for member in vars(fake) if not member.startswith("_") and member != "refuse"]
-    assert used
-    for member in used:
-        assert hasattr(getattr(trt, name), member), f"{name}.{member}"
-
-
-def test_what_else_of_tensorrt_is_used() -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    from xlm_runtime.sessions.gpu.tensorrt_engine import _TYPES
-
-    assert hasattr(trt.Runtime, "deserialize_cuda_engine")
-    assert hasattr(trt.ICudaEngine, "device_memory_size_v2")
-    assert hasattr(trt.IExecutionContext, "is_stream_capturable")
-    assert trt.TensorLocation.DEVICE
-    assert trt.ExecutionContextAllocationStrategy.USER_MANAGED is not None
-    for name in _TYPES:
-        assert hasattr(trt.DataType, name)
-    for severity in fake_tensorrt.Severity:
-        assert int(getattr(trt.ILogger.Severity, severity.name)) == severity.value
-
-
-def test_a_damaged_plan_is_refused_by_the_real_tensorrt(
-    monkeypatch: pytest.MonkeyPatch, cuda: FakeRuntime, tmp_path: Any
-) -> None:
-    """The module itself, up to where a GPU is needed."""
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
-
-    plan = tmp_path / "model.plan"
-    plan.write_bytes(b"no plan at all" * 100)
-    stamp: Any = SimpleNamespace(inputs=(), outputs=(), profiles=())
-    with pytest.raises(EngineError, match=r"The engine 'model.plan' cannot be loaded: .*Error Code"):
-        TensorRTEngine(trt, plan, stamp, open_device(), tmp_path / "kernels")
-    assert "tensorrt_rtx" in sys.modules

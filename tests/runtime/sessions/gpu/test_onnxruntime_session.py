@@ -236,6 +236,17 @@ def test_a_provider_that_does_not_start(
     assert (cuda.blocks, cuda.streams) == ({}, 0)
 
 
+def test_a_graph_that_cannot_be_captured(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime, cuda: FakeRuntime) -> None:
+    onnxruntime_gpu.uncapturable = (
+        "This session cannot use the graph capture feature as requested by the user as all compute graph nodes have "
+        "not been partitioned to the CUDAExecutionProvider"
+    )
+    with pytest.raises(EngineError, match=r"cannot use the graph capture.*with cuda_graphs=False \(--no-cuda-graphs\)"):
+        pipeline(TASK, bundles(TASK), "cuda", gpu=GpuOptions(cuda_graphs=True))
+    assert (cuda.blocks, cuda.streams) == ({}, 0)
+    pipeline(TASK, bundles(TASK), "cuda")
+
+
 def test_a_full_card(bundles: Bundles, onnxruntime_gpu: FakeOnnxRuntime) -> None:
     session = open_session(bundles("text-classification") / "model.onnx", "cuda")
     onnxruntime_gpu.failure = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9"

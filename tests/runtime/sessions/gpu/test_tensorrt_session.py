@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import Bundles
+from tests.runtime.sessions.gpu.conftest import VERSION
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime, cudaError_t
 from tests.runtime.sessions.gpu.fake_tensorrt import FakeContext, FakeTensorRT
 from tests.tolerances import RUNTIME_FP32
 from xlm_runtime import EngineError, GenerationOptions, GpuOptions, InputError, MissingExtraError, pipeline
+from xlm_runtime.cli import main as cli
 from xlm_runtime.sessions import open_session
 
 Engines = Callable[..., Path]
@@ -318,6 +320,97 @@ def test_the_engine_that_fits_is_taken(engine_bundle: Engines, tensorrt: FakeTen
     open_session(folder / "model.onnx", "tensorrt", gpu=GpuOptions(engine="c")).run(batch(1, 4))
 
 
+@pytest.fixture
+def lean(cuda: FakeRuntime, tensorrt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorRT]:
+    """A function that puts the lean runtime, in a version, in the place of TensorRT."""
+
+    def install(version: str = VERSION, name: str = "tensorrt_lean") -> FakeTensorRT:
+        module = FakeTensorRT(cuda, version)
+        module.profiles = tensorrt.profiles
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return install
+
+
+LEAVE = GpuOptions(engine_host_code=True)
+
+
+@pytest.mark.parametrize("name", ["tensorrt_lean", "tensorrt_lean_bindings"])
+@pytest.mark.parametrize("included", [True, False])
+def test_the_lean_runtime_answers_as_the_cpu(
+    bundles: Bundles, engine_bundle: Engines, lean: Callable[..., FakeTensorRT], name: str, included: bool
+) -> None:
+    expected = CALLS["text-classification"](pipeline("text-classification", bundles("text-classification")))
+    folder = engine_bundle("text-classification", lean_runtime="included" if included else "excluded")
+    module = lean(name=name)
+    pipe = pipeline("text-classification", folder, "tensorrt", gpu=LEAVE if included else None)
+    assert_same(CALLS["text-classification"](pipe), expected)
+    assert len(module.engines) == 1
+
+
+def test_a_version_compatible_engine_in_the_full_runtime(engine_bundle: Engines, tensorrt: FakeTensorRT) -> None:
+    for kind in ("included", "excluded"):
+        folder = engine_bundle("text-classification", lean_runtime=kind)
+        assert pipeline("text-classification", folder, "tensorrt", gpu=LEAVE)("Good!")
+    assert len(tensorrt.engines) == 2
+
+
+def test_code_in_a_plan_needs_leave(engine_bundle: Engines, tensorrt: FakeTensorRT) -> None:
+    """From whoever asks: by name, or as one of the providers of "auto"."""
+    folder = engine_bundle("text-classification", "a", gpu_archs=("sm70",))
+    engine_bundle("text-classification", "b", lean_runtime="included")
+    message = r"'.*b\.plan' carries TensorRT's lean runtime, code .*engine_host_code=True\) or --engine-host-code"
+    with pytest.raises(EngineError, match=message):
+        pipeline("text-classification", folder, "tensorrt")
+    assert pipeline("text-classification", folder, "auto").model.provider == "cpu"
+    assert not tensorrt.engines, "the plan was never loaded"
+    assert pipeline("text-classification", folder, "auto", gpu=LEAVE).model.provider == "tensorrt"
+    assert cli.main(["text-classification", str(folder), "Good!", "--provider", "tensorrt", "--engine-host-code"]) == 0
+    engine_bundle("text-classification", "c", lean_runtime="excluded")
+    pipeline("text-classification", folder, "tensorrt")
+    assert len(tensorrt.engines) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "message"),
+    [
+        ("included", "10.9.1", None),
+        ("included", "10.13.0", None),
+        ("included", "10.8.9", r"by tensorrt 10.9.0, but 10.8.9 is .* that version and later ones of tensorrt 10\."),
+        ("included", "11.0.0", r"by tensorrt 10.9.0, but 11.0.0 is .* that version and later ones of tensorrt 10\."),
+        ("excluded", VERSION, None),
+        ("excluded", "10.9.1", r"was built by tensorrt 10.9.0, but 10.9.1 is installed, which cannot load it\."),
+        (None, VERSION, r"is not version-compatible, and the lean runtime of tensorrt, 10.9.0, runs no other\."),
+    ],
+)
+def test_versions_of_the_lean_runtime(
+    engine_bundle: Engines, lean: Callable[..., FakeTensorRT], kind: str | None, version: str, message: str | None
+) -> None:
+    folder = engine_bundle("text-classification", lean_runtime=kind)
+    module = lean(version)
+    if message is None:
+        assert pipeline("text-classification", folder, "tensorrt", gpu=LEAVE)("Good!")
+        return
+    with pytest.raises(EngineError, match=rf"{message} Build it again: (.*)") as caught:
+        pipeline("text-classification", folder, "tensorrt", gpu=LEAVE)
+    assert str(caught.value).endswith("--version-compatible") == (kind is None)
+    assert not module.engines
+
+
+def test_the_module_that_fits_is_taken(
+    engine_bundle: Engines, cuda: FakeRuntime, tensorrt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT of another version stands beside the lean runtime of the engine's."""
+    folder = engine_bundle("text-classification", lean_runtime="excluded")
+    other = FakeTensorRT(cuda, "10.8.0")
+    monkeypatch.setitem(sys.modules, "tensorrt", other)
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", tensorrt)
+    pipeline("text-classification", folder, "tensorrt")
+    assert (len(other.engines), len(tensorrt.engines)) == (0, 1)
+
+
 def test_no_engine(bundles: Bundles, cuda: FakeRuntime) -> None:
     folder = bundles("text-classification")
     command = f"xlm-export engine {folder} --flavor tensorrt --precision fp32"
@@ -352,6 +445,9 @@ def test_missing_packages(engine_bundle: Engines, monkeypatch: pytest.MonkeyPatc
     folder = engine_bundle("text-classification")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"needs TensorRT 10.9.0, which is not installed: pip install tensorrt=="):
+        pipeline("text-classification", folder, "tensorrt")
+    engine_bundle("text-classification", lean_runtime="excluded")
+    with pytest.raises(EngineError, match=r"pip install tensorrt==10.9.0 or pip install tensorrt-lean-cu13==10.9.0"):
         pipeline("text-classification", folder, "tensorrt")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     engine_bundle("text-classification", flavor="tensorrt-rtx")

@@ -1,0 +1,65 @@
+"""Where the inputs of a call are cut, so that host and device work at the same time."""
+
+from __future__ import annotations
+
+import pytest
+
+from xlm_runtime.model.parts import (
+    DEVICE_BATCH,
+    DEVICE_TOKEN,
+    HOST_BATCH,
+    HOST_TOKEN,
+    LEAST_PART,
+    MOST_AT_FIRST,
+    Parts,
+)
+
+
+def cut(lengths: list[int], count: int | None) -> list[int]:
+    """Tokens of each part."""
+    parts, sizes, tokens, inputs = Parts(count), [], 0, 0
+    for length in lengths:
+        tokens, inputs = tokens + length, inputs + 1
+        if parts.is_full(tokens, inputs):
+            parts.take(tokens, inputs)
+            sizes.append(tokens)
+            tokens = inputs = 0
+    return [*sizes, tokens] if tokens else sizes
+
+
+def time(parts: list[int]) -> float:
+    """ms until the last answer, as the module has it."""
+    host = device = 0.0
+    for tokens in parts:
+        host += HOST_BATCH + HOST_TOKEN * tokens
+        device = max(host, device) + DEVICE_BATCH + DEVICE_TOKEN * tokens
+    return device
+
+
+def test_few_inputs_are_one_part() -> None:
+    for lengths in ([], [384], [128] * 8, [20] * 60, [384] * 5):
+        assert len(cut(lengths, len(lengths))) <= 1
+
+
+def test_a_list_is_cut_in_two_where_host_and_device_are_done_together() -> None:
+    parts = cut([128] * 32, 32)
+    assert parts == [15 * 128, 17 * 128]
+    assert time(parts) == pytest.approx(min(time([n * 128, (32 - n) * 128]) for n in range(1, 32)), rel=0.02)
+    assert time(parts) < 0.85 * time([4096])
+
+
+def test_many_inputs_begin_with_a_small_part_and_grow() -> None:
+    parts = cut([64] * 1000, 1000)
+    assert MOST_AT_FIRST <= parts[0] < MOST_AT_FIRST + 64
+    assert parts[:-1] == sorted(parts[:-1])
+    assert min(parts) >= LEAST_PART
+    assert time(parts) < 1.1 * (DEVICE_TOKEN * 64000 + HOST_TOKEN * parts[0])
+
+
+def test_a_stream_does_not_know_what_is_to_come() -> None:
+    assert cut([512] * 5, None) == [2048, 512]
+
+
+def test_no_part_is_left_that_is_too_small_for_a_batch() -> None:
+    for count in range(1, 80):
+        assert len(cut([100] * count, count)) == 1 or min(cut([100] * count, count)) >= LEAST_PART
