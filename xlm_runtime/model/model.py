@@ -12,10 +12,11 @@ import numpy as np
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
-from xlm_runtime.model.batching import BatchOptions, Tokenized, pad_rows, token_types
+from xlm_runtime.model.batching import BatchOptions, Tokenized, join_rows, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache, StaticCache
 from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import LanguageNumbers
+from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.sessions import Array, CachingSession, Session, StaticCacheSession, start_run
 from xlm_runtime.tokenization import XLMTokenizer
@@ -111,6 +112,7 @@ class BundleModel:
         ]
         self._reads_types = any(spec.name == "token_type_ids" for spec in graph.inputs)
         self._with_choices = any("num_choices" in spec.axes for spec in graph.inputs)
+        self._packed = session if isinstance(session, PackedSession) and session.takes_rows else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopen, ()
@@ -232,6 +234,23 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed, here or where the outputs are waited for.
         """
+        if self._packed is not None and not extra and all(map(len, batch)):
+            wait = self._start_rows(self._packed, batch)
+        else:
+            wait = self._feed(self._padded(batch, extra))
+        return lambda: {
+            name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+            for name, value in wait().items()
+        }
+
+    def _start_rows(self, session: PackedSession, batch: Sequence[Tokenized]) -> Callable[[], dict[str, Array]]:
+        rows, langs = [row.input_ids for row in batch], [row.lang_id for row in batch]
+        input_ids = join_rows(rows)
+        self._check({"input_ids": input_ids, "langs": np.array(langs)} if self.languages.read else {"input_ids": input_ids})
+        wait = session.start_rows(input_ids, [len(row) for row in rows], langs)
+        return lambda: self._checked(wait())
+
+    def _padded(self, batch: Sequence[Tokenized], extra: Mapping[str, Array] | None) -> dict[str, Array]:
         pad_id = self.tokenizer.vocabulary.special_id("pad_token")
         arrays: dict[str, Array] = dict(pad_rows(batch, 0 if pad_id is None else pad_id))
         if not self.languages.read:
@@ -240,11 +259,7 @@ class BundleModel:
             arrays["token_type_ids"] = token_types([row.second for row in batch], arrays["input_ids"].shape[1])
         if self._with_choices:
             arrays = {name: array[:, None, :] for name, array in arrays.items()}
-        wait = self._feed({**arrays, **(extra or {})})
-        return lambda: {
-            name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
-            for name, value in wait().items()
-        }
+        return {**arrays, **(extra or {})}
 
     def check_weights(self) -> None:
         """Wait until the weights' hash is known.

@@ -15,6 +15,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from xlm_runtime.errors import InputError
 from xlm_runtime.filled_sizes import NOT_FILLED, Filling, Sizes
 from xlm_runtime.sessions import Array, Session, start_run
-from xlm_runtime.tasks import FILL, TensorSpec
+from xlm_runtime.tasks import FILL, ROWS, TOKEN_OFFSET, TensorSpec
 
 # inputs with an entry for each token, in both layouts
 _OF_TOKENS = ("input_ids", "inputs_embeds", "langs", "token_type_ids", "position_ids")
@@ -43,6 +44,11 @@ INDEX_INPUTS = (
 # does for a call. A place takes some 20 bytes, so they take 40 MB at the very most.
 _MOST_PACKINGS = 128
 _MOST_PLACES = 16384
+
+# inputs that follow from rows without padding between them
+_OF_ROWS = {"input_ids", "langs", "position_ids", "kept_index", "token_offset", "cumulative_sequence_length"}
+# rows whose lengths may come again, unless all have the same
+_FEW_ROWS = 8
 
 
 class PackedSession:
@@ -66,8 +72,17 @@ class PackedSession:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
+        self._summary_type, self._filling = summary_type, filling
         self._plan = partial(plan_packing, inputs=inputs, summary_type=summary_type, filling=filling)
         self._remembered = _remember(self._plan)
+
+        self._remembered_rows = lru_cache(_MOST_PACKINGS)(self._plan_rows)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows need no padding on their way to the graph, see `start_rows`."""
+        axes = {spec.name: spec.axes for spec in self._inputs}
+        return set(axes) <= _OF_ROWS and axes.get("kept_index", ROWS) == ROWS and TOKEN_OFFSET in axes
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -85,6 +100,48 @@ class PackedSession:
         packing = self._plan(mask) if mask.size > _MOST_PLACES else self._remembered(mask.shape, mask.tobytes())
         wait = start_run(self._session, packing.pack(inputs))
         return lambda: packing.unpack(wait(), self._outputs)
+
+    def start_rows(
+        self, input_ids: NDArray[np.int64], lengths: Sequence[int], langs: Sequence[int]
+    ) -> Callable[[], dict[str, Array]]:
+        """Begin a batch of rows that were never padded; the outputs are those of `run` for them padded on the right.
+
+        Args:
+            input_ids: (tokens,), those of all rows, one behind the other.
+            lengths: tokens of each row, one or more.
+            langs: the language of each row.
+        """
+        again = len(lengths) <= _FEW_ROWS or min(lengths) == max(lengths)
+        sizes, index = self._remembered_rows(tuple(lengths)) if again else self._plan_rows(lengths)
+        added = sizes.tokens - len(input_ids)
+        arrays = dict(index, input_ids=np.pad(input_ids, (0, added)) if added else input_ids)
+        if any(spec.name == "langs" for spec in self._inputs):
+            arrays["langs"] = np.repeat((*langs, 0), (*lengths, added))
+        wait = start_run(self._session, arrays)
+
+        def unpack() -> dict[str, Array]:
+            outputs = wait()
+            of_tokens = [spec.name for spec in self._outputs if spec.axes[0] == "tokens"]
+            if not of_tokens:
+                return outputs
+            mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+            return outputs | {name: _padded(outputs[name], np.flatnonzero(mask), mask.shape) for name in of_tokens}
+
+        return unpack
+
+    def _plan_rows(self, lengths: Sequence[int]) -> tuple[Sizes, dict[str, Array]]:
+        """The sizes that the batch is filled up to, and the index arrays of a graph that `takes_rows`."""
+        counts = np.array(lengths)
+        ends = counts.cumsum()
+        first, tokens = ends - counts, np.arange(int(ends[-1]))
+        sizes = self._filling.fill(Sizes(len(tokens), len(counts), int(counts.max())))
+        index = {"position_ids": tokens - np.repeat(first, counts)}
+        index |= _row_layout(counts, tokens + np.repeat(np.arange(len(counts)) * sizes.longest - first, counts), sizes)
+        index["kept_index"] = first if self._summary_type == "first" else ends - 1
+        filled = {"tokens": sizes.tokens}
+        return sizes, {
+            spec.name: _filled(index[spec.name], spec, filled) for spec in self._inputs if spec.name in index
+        }
 
 
 def _remember(plan: Callable[[NDArray[np.bool_]], Packing]) -> Callable[[tuple[int, ...], bytes], Packing]:
@@ -156,12 +213,7 @@ class Packing:
         spread = dict(outputs)
         for spec in specs:
             if spec.axes[0] == "tokens":
-                value = outputs[spec.name][: len(self.places)]
-                if len(self.places) < self.mask.size:
-                    padded = np.zeros((self.mask.size, *value.shape[1:]), value.dtype)
-                    padded[self.places] = value
-                    value = padded
-                spread[spec.name] = value.reshape(*self.mask.shape, *value.shape[1:])
+                spread[spec.name] = _padded(outputs[spec.name], self.places, self.mask.shape)
         return spread
 
     def _tokens(self, padded: Array) -> Array:
@@ -242,6 +294,16 @@ def plan_packing(
     filled = {"tokens": sizes.tokens, "longest": sizes.longest}
     index = {spec.name: _filled(index[spec.name], spec, filled) for spec in inputs if spec.name in index}
     return Packing(mask, places, filled, index, tuple(inputs), reads_positions)
+
+
+def _padded(value: Array, places: NDArray[np.int64], shape: tuple[int, ...]) -> Array:
+    """(tokens, …), of which the first stand at `places` of a padded batch → (*shape, …), zeros at padding."""
+    value = value[: len(places)]
+    if len(places) < prod(shape):
+        padded = np.zeros((prod(shape), *value.shape[1:]), value.dtype)
+        padded[places] = value
+        value = padded
+    return value.reshape(*shape, *value.shape[1:])
 
 
 def _filled(array: Array, spec: TensorSpec, sizes: Mapping[str, int]) -> Array:

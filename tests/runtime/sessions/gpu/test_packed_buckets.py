@@ -119,3 +119,30 @@ def test_what_is_filled_up_and_what_is_captured() -> None:
     assert machine.executor.shapes[-1]["token_offset"] == (len(large), 60), "as it is"
     assert machine.executor.shapes[-1]["kept_index"] == (len(large),)
     assert machine.device.log.count("replay") == 2, "and captured where it comes again"
+
+
+@pytest.mark.parametrize("head", ["tokens", "first", "last"])
+def test_rows_that_were_never_padded(head: str) -> None:
+    """Their answers are those of the padded batch, bit by bit."""
+    machine = Machine(head)
+    assert machine.filled.takes_rows
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.integers(1, LONGEST), min_size=1, max_size=12), st.integers(0, 99))
+    def check(lengths: list[int], seed: int) -> None:
+        arrays = batch(lengths, head, np.random.default_rng(seed))
+        langs = arrays["langs"][:, 0]
+        arrays["langs"] = np.repeat(langs[:, None], max(lengths), axis=1)
+        expected = machine.filled.run({name: arrays[name] for name in machine.names})
+        ids = arrays["input_ids"][arrays["attention_mask"] != 0]
+        found = machine.filled.start_rows(ids, lengths, langs.tolist())()
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+
+    check()
+
+
+@pytest.mark.parametrize("head", ["kept", "mean", "beam", "choices"])
+def test_heads_that_want_padded_rows(head: str) -> None:
+    assert not Machine(head).filled.takes_rows
