@@ -9,16 +9,15 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-FILLED_TOKENS = 2048
-"""Most tokens of a batch that is filled up to a bucket, so that its call finds a CUDA graph. On an H200 (fp16, 12
-layers × 1024) a graph saves 0.35 ms of 0.86 at 128 tokens, 0.23 of 1.14 at 1,024 and 0.2 of 3.0 at 4,096, where the
-tokens to the next bucket would cost as much; larger batches find one where their sizes come again as they are."""
-
-# Products on a GPU are computed in tiles of 64 to 256 tokens: 128 tokens take 15% longer than 16, and a step of 128 at
-# 1,024 tokens, or of 256 at 2,048, at most 6% more.
-_TOKENS = (16, 32, 64, *range(128, 1024, 128), *range(1024, FILLED_TOKENS + 1, 256))
+# Up to so many tokens: the step to which they are filled up. Products on a GPU are computed in tiles of 64 to 256
+# tokens: on an H200 (fp16, 12 layers × 1024) 128 tokens take 15% longer than 16. Sizes that come again are worth a
+# step: a CUDA graph saves 0.35 ms of 0.86 at 128 tokens and 0.2 of 3.0 at 4,096, and sizes that are new cost 2 ms more,
+# in which kernels are chosen for them.
+_STEPS = ((1024, 128), (4096, 256), (8192, 512))
+_FEW_TOKENS = (16, 32, 64)
+_LAST_STEP = 1024
 # Attention skips places without a token; heads that look at whole rows do not.
-_LONGEST = (16, 32, 64, 128, 256, 384, 512, 1024, 2048)
+_ROW_LENGTHS = (16, 32, 64, 128, 256, 384, 512)
 
 
 class Sizes(NamedTuple):
@@ -70,10 +69,11 @@ NOT_FILLED = Multiples()
 
 @dataclass(frozen=True)
 class Buckets:
-    """Few sizes in all, for calls that are captured once and replayed; batches of many tokens stay as they are.
+    """Few sizes in all, for calls that are captured once and replayed.
 
-    Tokens 16, 32, 64, then multiples of 128 to 1,024 and of 256 to `FILLED_TOKENS`; rows 1, 2, 4, 8, …; the longest
-    row 16, 32, 64, 128, 256, 384, 512, 1,024, …. So 1×16, 1×128, 8×128 and 1×384 are not filled up.
+    Tokens 16, 32, 64, then multiples of 128 to 1,024, of 256 to 4,096, of 512 to 8,192 and of 1,024; rows 1, 2, 4, 8,
+    …; the longest row 16, 32, 64, 128, 256, 384, 512, 1,024, 2,048, …. So 1×16, 1×128, 8×128, 1×384 and 32×128 are not
+    filled up.
     """
 
     @property
@@ -81,12 +81,22 @@ class Buckets:
         return 1
 
     def fill(self, sizes: Sizes) -> Sizes:
-        if sizes.tokens > FILLED_TOKENS or sizes.longest > _LONGEST[-1]:
-            return sizes
-        tokens = _TOKENS[bisect_left(_TOKENS, sizes.tokens)]
-        longest = _LONGEST[bisect_left(_LONGEST, sizes.longest)]
+        tokens, longest = _filled_tokens(sizes.tokens), _filled_row(sizes.longest)
         added = -(-(tokens - sizes.tokens) // longest)
         return Sizes(tokens, 1 << (sizes.rows + added - 1).bit_length(), longest)
+
+
+def _filled_tokens(tokens: int) -> int:
+    if tokens <= _FEW_TOKENS[-1]:
+        return _FEW_TOKENS[bisect_left(_FEW_TOKENS, tokens)]
+    step = next((step for most, step in _STEPS if tokens <= most), _LAST_STEP)
+    return -(-tokens // step) * step
+
+
+def _filled_row(longest: int) -> int:
+    if longest <= _ROW_LENGTHS[-1]:
+        return _ROW_LENGTHS[bisect_left(_ROW_LENGTHS, longest)]
+    return 1 << (longest - 1).bit_length()
 
 
 def filled_size(size: int, most: int) -> int:

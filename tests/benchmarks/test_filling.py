@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, workloads
-from xlm_runtime.filled_sizes import FILLED_TOKENS, Buckets, Sizes
+from xlm_runtime.filled_sizes import Buckets, Sizes
 from xlm_runtime.model.batching import plan_batches
 
 
@@ -36,13 +36,13 @@ DRAWS = {
 @pytest.mark.parametrize(
     ("name", "budget", "expected"),
     [
-        ("short", FILLED_TOKENS, 4.2),
-        ("stream", FILLED_TOKENS, 2.6),
-        ("online", FILLED_TOKENS, 16.2),
-        ("single", FILLED_TOKENS, 20),
+        ("short", 2048, 4.2),
+        ("stream", 2048, 2.6),
+        ("online", 2048, 16.2),
+        ("single", 2048, 20),
         ("mixed", 512, 13.1),
         ("mixed", 1024, 6.5),
-        ("mixed", FILLED_TOKENS, 4.7),
+        ("mixed", 2048, 4.7),
         ("mixed", 8192, 0),
     ],
 )

@@ -184,7 +184,7 @@ def _read_windows(
     """The groups in windows. An error of theirs comes after the groups before it."""
     source = iter(groups)
     # a part is one batch: while one is computed that nobody has waited for, the next is read
-    parts = Parts(count) if options.reads_ahead and options.packed else None
+    parts = Parts(count, options.max_tokens) if options.reads_ahead and options.packed else None
     while True:
         window: list[Sequence[R]] = []
         rows = tokens = longest = 0

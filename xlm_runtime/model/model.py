@@ -246,7 +246,9 @@ class BundleModel:
     def _start_rows(self, session: PackedSession, batch: Sequence[Tokenized]) -> Callable[[], dict[str, Array]]:
         rows, langs = [row.input_ids for row in batch], [row.lang_id for row in batch]
         input_ids = join_rows(rows)
-        self._check({"input_ids": input_ids, "langs": np.array(langs)} if self.languages.read else {"input_ids": input_ids})
+        self._check(
+            {"input_ids": input_ids, "langs": np.array(langs)} if self.languages.read else {"input_ids": input_ids}
+        )
         wait = session.start_rows(input_ids, [len(row) for row in rows], langs)
         return lambda: self._checked(wait())
 

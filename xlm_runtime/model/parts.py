@@ -7,22 +7,23 @@ The times of a batch of n tokens, in ms:
 
 A part that is read while the device computes the one before costs nothing as long as host(part) ≤ device(before). So
 few inputs are cut where the second part is read just in time, and many begin with a small part, after which each is as
-large as can be read in time. 4,096 tokens take 5.5 ms in one part, and 4.5 in parts of 1,813 and 2,283.
+large as can be read in time. 8,192 tokens take 7.4 ms in one part, and 6.8 where the first has 2,560.
 """
 
 from __future__ import annotations
 
 import math
 
-# of an encoder of 12 layers × 1024 in fp16 on an H200, in CUDA graphs: 0.91 ms for 1,024 tokens, 3.01 for 4,096. Where
-# a host is faster or a model larger, parts that suit these gain less, and lose no more than DEVICE_BATCH for each.
-HOST_BATCH, HOST_TOKEN = 0.2, 0.00056
+# of an encoder of 12 layers × 1024 in fp16 on an H200, in CUDA graphs: 0.91 ms for 1,024 tokens, 3.01 for 4,096; and of
+# texts whose words were seen before: 0.76 ms for 4,096 tokens. Where a host is faster or a model larger, parts that
+# suit these gain less, and lose no more than DEVICE_BATCH for each.
+HOST_BATCH, HOST_TOKEN = 0.2, 0.00019
 DEVICE_BATCH, DEVICE_TOKEN = 0.3, 0.00065
 
-# tokens: two batches of as many take less time than one of twice as many
-LEAST_PART = 1024
-# tokens of a first part, however many are to come
-MOST_AT_FIRST = 2048
+# tokens of a part: with fewer the device's time for each batch outweighs what is gained
+LEAST_PART = 2560
+# of the budget of a batch, so that a part is one: the input that fills it up may be a long one
+MOST_OF_BUDGET = 0.75
 
 
 class Parts:
@@ -30,9 +31,11 @@ class Parts:
 
     Args:
         count: how many inputs there are, None for a stream.
+        budget: most tokens of a batch.
     """
 
-    def __init__(self, count: int | None) -> None:
+    def __init__(self, count: int | None, budget: int) -> None:
+        self._most = budget * MOST_OF_BUDGET
         self._left = math.inf if count is None else count
         self._before: int | None = None  # tokens of the last part
 
@@ -42,7 +45,7 @@ class Parts:
             return False
         to_come = tokens / inputs * (self._left - inputs)
         goal = _first_part(tokens + to_come) if self._before is None else _next_part(self._before)
-        return tokens >= goal and to_come >= LEAST_PART
+        return tokens >= min(goal, self._most) and to_come >= LEAST_PART
 
     def take(self, tokens: int, inputs: int) -> None:
         """Note that a part ends here."""
@@ -53,7 +56,7 @@ class Parts:
 def _first_part(tokens: float) -> float:
     """The first of two parts of `tokens` tokens, with device(first) = host(second)."""
     first = (HOST_BATCH - DEVICE_BATCH + tokens * HOST_TOKEN) / (HOST_TOKEN + DEVICE_TOKEN)
-    return min(first, MOST_AT_FIRST)
+    return min(first, LEAST_PART)
 
 
 def _next_part(before: int) -> float:

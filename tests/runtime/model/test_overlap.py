@@ -146,9 +146,9 @@ def test_a_packed_list_is_cut_into_parts() -> None:
         started.append(sum(map(len, batch)))
         return lambda: [len(row) for row in batch]
 
-    lengths = [8 + 16 * (i % 16) for i in range(32)]
+    lengths = [8 + 16 * (i % 16) for i in range(64)]
     groups = [[range(length)] for length in lengths]
-    for packed, count, batches in ((True, 32, 2), (True, None, 2), (False, 32, 1)):
+    for packed, count, batches in ((True, 64, 2), (True, None, 2), (False, 64, 1)):
         started.clear()
         options = BatchOptions(1 << 20, packed=packed, overlapped=True)
         answers = answer_groups(groups, forward, lambda rows, found: found[0], options, count)

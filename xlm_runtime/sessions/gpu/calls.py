@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from xlm_runtime.errors import EngineError
-from xlm_runtime.filled_sizes import FILLED_TOKENS
 from xlm_runtime.sessions.gpu.cache import DeviceArray, Slab, SlabLayout
 from xlm_runtime.sessions.gpu.executor import Binding, Call, Executor
 from xlm_runtime.sessions.gpu.memory import Bytes
@@ -163,8 +162,7 @@ class Planner:
     def _make(self, dims: Dims, staying: bool, layout: SlabLayout | None) -> CallPlan:
         fixed = NOTHING if layout is None else {"batch": layout.rows, "past_sequence": layout.capacity}
         profile = choose_profile(self._profiles, dims, self._work, fixed)
-        filled = self._buckets and dims.get("tokens", 0) <= FILLED_TOKENS
-        bucket = bucket_dims(dims, profile, fixed) if filled else {**profile.raised(dims), **fixed}
+        bucket = bucket_dims(dims, profile, fixed) if self._buckets else {**profile.raised(dims), **fixed}
         sent, sent_bytes = _places(self._executor.inputs, self.past if layout else (), dims, bucket)
         back, back_bytes = _places(self._executor.outputs, self.present if staying else (), dims, bucket)
         return CallPlan(profile.index, dims, bucket, sent, sent_bytes, back, back_bytes)

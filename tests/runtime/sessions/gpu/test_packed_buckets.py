@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.sessions.gpu.fake import FakeDevice
 from tests.runtime.sessions.gpu.packed_reference import ReferenceExecutor, ReferenceSession, small_config
-from xlm_runtime.filled_sizes import FILLED_TOKENS, Buckets
+from xlm_runtime.filled_sizes import Buckets
 from xlm_runtime.model.packing import PackedSession
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.tasks import TensorSpec, cuda_packed_inputs, find_task, graph_inputs
@@ -113,12 +113,13 @@ def test_what_is_filled_up_and_what_is_captured() -> None:
         run(lengths)
     shapes = [(each["input_ids"], each["token_offset"], each["kept_index"]) for each in machine.executor.shapes]
     assert shapes == [((16,), (4, 16), (2,)), ((16,), (2, 16), (1,)), ((16,), (4, 16), (3,)), ((16,), (1, 16), (1,))]
-    large = [60] * (FILLED_TOKENS // 60 + 1)
+    large = [60] * 35
     for _ in range(4):
         run(large)
-    assert machine.executor.shapes[-1]["token_offset"] == (len(large), 60), "as it is"
-    assert machine.executor.shapes[-1]["kept_index"] == (len(large),)
-    assert machine.device.log.count("replay") == 2, "and captured where it comes again"
+    assert machine.executor.shapes[-1]["input_ids"] == (2304,)
+    assert machine.executor.shapes[-1]["token_offset"] == (64, 64)
+    assert machine.executor.shapes[-1]["kept_index"] == (48,)
+    assert machine.device.log.count("replay") == 2, "captured when it comes again"
 
 
 @pytest.mark.parametrize("head", ["tokens", "first", "last"])
