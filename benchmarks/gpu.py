@@ -297,14 +297,17 @@ def main() -> None:
             code_folder(folder), task, checkpoint, options.precision, wanted, record=record, progress=print
         )
 
+    tasks = list(dict.fromkeys(workload.task for workload in workloads))
+    rows = [Spec(name, "ours", "ours", {}) for task in tasks for name in named(task)]
+    if not options.bundle:  # whose rows have names of their own; preparing takes minutes
+        check_names(rows, None, options.ours)
+
     def phases(record: Record) -> list[Phase]:
-        tasks = list(dict.fromkeys(workload.task for workload in workloads))
         with ThreadPoolExecutor(len(tasks) if options.together else 1) as pool:
             made = dict(zip(tasks, pool.map(lambda task: make(task, record), tasks), strict=True))
         mine = {task: [workload for workload in workloads if workload.task == task] for task in tasks}
         specs = {task: contenders(made[task], mine[task], options) for task in tasks}
         # a row whose bundle could not be made is not a mistake in a name
-        rows = [Spec(name, "ours", "ours", {}) for task in tasks for name in named(task)]
         check_names([*(spec for each in specs.values() for spec in each), *rows], options.peers, options.ours)
         return [make_phase(made[task], specs[task], mine[task], settings, options, record) for task in tasks]
 
