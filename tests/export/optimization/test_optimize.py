@@ -136,7 +136,7 @@ def test_normalisations_of_a_graph_with_a_cache(half_bundles: HalfBundles, tmp_p
     """They are measured over the verification's generations."""
     shutil.copytree(half_bundles("text-generation", "fp16"), tmp_path / "bundle")
     made = optimize(tmp_path / "bundle", "onnxruntime-cuda")
-    assert made.counts == {"qkv": 2, "skip-layer-norm": 4, "bias-gelu": 2}
+    assert made.counts == {"qkv": 2, "static-cache": 2, "skip-layer-norm": 4, "bias-gelu": 2}
     assert (made.report.status, made.kept) == ("passed", ())
 
 

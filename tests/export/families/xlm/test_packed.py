@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.parity import Case, assert_close, make_case
 from xlm_export.families.layouts import PackedBatch
 from xlm_export.families.xlm.family import XLM
-from xlm_runtime.model.packing import pack, unpack
+from xlm_runtime.model.packing import pack, plan_packing
 from xlm_runtime.tasks import TASKS, Task, graph_inputs, graph_outputs
 
 SEEDS = range(12)
@@ -37,8 +37,9 @@ def answers(case: Case, task: Task, further: dict[str, Tensor]) -> dict[str, np.
         tensors = case.ours.forward_packed(PackedBatch(**packed_inputs(case, task, further)))
     specs = graph_outputs(task, case.config, False, False, layout="packed")
     outputs = {spec.name: tensor.numpy() for spec, tensor in zip(specs, tensors, strict=True)}
-    mask = (case.inputs | further)["attention_mask"].numpy()
-    return unpack(outputs, specs, mask)
+    mask = (case.inputs | further)["attention_mask"].numpy() != 0
+    inputs = graph_inputs(task, case.config, layout="packed")
+    return plan_packing(mask, inputs, case.config.summary_type).unpack(outputs, specs)
 
 
 def with_langs(case: Case, row: dict[str, Tensor]) -> dict[str, Tensor]:
