@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.make_checkpoint import make_checkpoint
-from tests.sharing import make_once
+from tests.sharing import STATIC, make_once
 from xlm_export.bundle_writer import add_graph, draft_of
 from xlm_export.exporting import export
 from xlm_export.onnx_graph.file import external_files, open_model, save
@@ -40,7 +40,6 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
 PACKED = tuple(name for name in BUNDLES if not name.startswith("text-generation"))
 # that of text-generation with a graph with a static cache beside its own, in fp32, which ONNX Runtime's CPU has kernels
 # for and its GPU has not: so tests compare tokens exactly
-STATIC = "text-generation-static"
 NAMES = (*BUNDLES, *(f"{name}-packed" for name in PACKED), STATIC)
 
 

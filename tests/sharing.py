@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+STATIC = "text-generation-static"
+"""The bundle of `make_bundles` whose graph for CUDA has a static cache."""
+
 
 def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
     """Let the first who asks make `folder`, while others wait for it.

@@ -19,8 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from tests.conftest import Bundles, HalfBundles
-from tests.make_bundles import STATIC
 from tests.make_checkpoint import make_checkpoint
+from tests.sharing import STATIC
 from tests.tolerances import RUNTIME_FP32
 from xlm_export import export
 from xlm_export.optimization import PASSES, optimize

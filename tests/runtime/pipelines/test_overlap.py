@@ -109,7 +109,7 @@ def test_a_stream_reads_while_the_device_computes(bundles: Bundles) -> None:
     assert events == [*["read"] * 4, "start", *["read"] * 4, "start", "wait"]
     answers.close()
     assert events.count("read") == 8
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "one that opened the pipeline may be done"
 
 
 def test_threads_share_a_pipeline(bundles: Bundles) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
-from tests.make_bundles import STATIC
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
 from tests.runtime.sessions.gpu.fake_tensorrt import CODE, FakeTensorRT
+from tests.sharing import STATIC
 from xlm_runtime.bundle import Bundle, file_sha256
 from xlm_runtime.bundle.engine_stamp import EngineProfile, EngineStamp
 from xlm_runtime.tasks import TensorSpec

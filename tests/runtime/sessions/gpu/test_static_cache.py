@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import Bundles
-from tests.make_bundles import STATIC
 from tests.runtime.sessions.gpu.fake_cuda import FakeRuntime
 from tests.runtime.sessions.gpu.fake_onnxruntime import FakeOnnxRuntime
 from tests.runtime.sessions.gpu.test_tensorrt_session import GENERATIONS, assert_same
+from tests.sharing import STATIC
 from xlm_runtime import EngineError, GenerationOptions, GpuOptions, InputError, pipeline
 from xlm_runtime.bundle import Bundle
 from xlm_runtime.model.opening import open_model
