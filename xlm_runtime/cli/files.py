@@ -13,7 +13,7 @@ from xlm_runtime.bundle.bundle import Bundle
 from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.cli.progress import file_progress
 from xlm_runtime.cli.provider_options import open_pipeline
-from xlm_runtime.errors import InputError
+from xlm_runtime.errors import EngineError, InputError
 from xlm_runtime.jobs.formats import FORMATS, find_format
 from xlm_runtime.jobs.job import Job, digest, input_identity, run_job
 from xlm_runtime.jobs.part import open_part
@@ -89,10 +89,9 @@ def run(
         try:
             with file_progress(source.stat().st_size) as progress:
                 state = run_job(job, part, answer, answering.input_keys, answering.batching.window_rows, progress)
-        except KeyboardInterrupt:
-            print(
-                f"xlm-runtime: stopped behind {part.state.rows:,} rows; the same command goes on there", file=sys.stderr
-            )
+        except (KeyboardInterrupt, OSError, EngineError):
+            if rows := part.state.rows:
+                print(f"xlm-runtime: stopped behind {rows:,} rows; the same command goes on there", file=sys.stderr)
             raise
     failed = f", {state.failed:,} failed (see {output}.errors.jsonl)" if state.failed else ""
     print(f"xlm-runtime: {state.rows:,} rows{failed}, answers in {output}", file=sys.stderr)

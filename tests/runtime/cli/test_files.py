@@ -72,24 +72,30 @@ def test_a_job_that_was_ended_goes_on(run: Run, folder: Path, source: Path, tmp_
     assert failed["error"]["item"] == 551
 
 
-def test_ctrl_c(
-    run: Run, folder: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+@pytest.mark.parametrize("cut", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_cuts_a_job_is_said(
+    run: Run, folder: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, cut: Any
 ) -> None:
     calls = 0
 
-    def interrupted(items: Any, **_: Any) -> Any:
+    def answer_or_cut(items: Any, **_: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 3:
-            raise KeyboardInterrupt
+            raise cut
         return answer(items)
 
-    opened = SimpleNamespace(model=None, batching=BatchOptions(), input_keys=KEYS, answer=interrupted)
+    opened = SimpleNamespace(model=None, batching=BatchOptions(), input_keys=KEYS, answer=answer_or_cut)
     monkeypatch.setattr(files, "open_pipeline", lambda task, args: opened)
     command = (CLASSIFY, folder, "--input", source, "--output", tmp_path / "out.jsonl")
-    with pytest.raises(KeyboardInterrupt):
-        run(*command)
-    assert capsys.readouterr().err == "xlm-runtime: stopped behind 512 rows; the same command goes on there\n"
+    said = "xlm-runtime: stopped behind 512 rows; the same command goes on there\n"
+    if isinstance(cut, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            run(*command)
+        assert capsys.readouterr().err == said
+    else:
+        code, _, err = run(*command)
+        assert (code, err) == (1, f"{said}xlm-runtime: error: {cut}\n")
     code, _, err = run(*command, "--top-k", "3")
     assert (code, "was begun with --top-k 1 (now 3)" in err) == (1, True)
     code, _, err = run(*command)
