@@ -152,14 +152,14 @@ def open_part(output: Path, identity: Mapping[str, Any], *, restart: bool = Fals
         if not ours:
             raise InputError(f"Another process writes '{output}'; wait for it, or give another --output.")
         try:
-            part = Part(output, identity, State())
-            if restart:
-                part.discard()
-            part = Part(output, identity, _read_state(part.path, identity))
-            if output.is_dir() or (output.exists() and not (force or part.state.finished)):
+            state = State() if restart else _read_state(_beside(output, ".part"), identity)
+            if output.is_dir() or (output.exists() and not (force or state.finished)):
                 remedy = "give a file's name" if output.is_dir() else "--force replaces it when the job is done"
                 raise InputError(f"'{output}' is there already; {remedy}.")
-            if not part.state.finished:
+            part = Part(output, identity, state)
+            if restart:
+                part.discard()
+            if not state.finished:
                 part.begin()
             try:
                 yield part
