@@ -39,8 +39,8 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         "--columns",
         type=text_option,
         metavar="A,B=C",
-        help="the columns (keys) to read; B=C reads C as B. Those with the names of the pipeline's inputs are these, the "
-        "others come back with the answers (default: all)",
+        help="the columns (keys) to read; B=C reads C as B. Those with the names of the pipeline's inputs are these, "
+        "the others come back with the answers (default: all)",
     )
     files.add_argument("--restart", action="store_true", help="throw away what an earlier run of the job has done")
     files.add_argument("--force", action="store_true", help="replace an output that is there, when the new one is done")
@@ -113,7 +113,7 @@ def _paths(args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _read_columns(text: str | None) -> dict[str, str] | None:
-    """"A,B=C" → {"A": "A", "B": "C"}"""
+    """ "A,B=C" → {"A": "A", "B": "C"}"""
     if text is None:
         return None
     columns: dict[str, str] = {}

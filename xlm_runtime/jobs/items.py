@@ -86,7 +86,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if not hasattr(value, "ndim"):
-        raise InputError(f"A row holds a {type(value).__name__}, which JSON has no form for; leave it out by --columns.")
+        raise InputError(
+            f"A row holds a {type(value).__name__}, which JSON has no form for; leave it out by --columns."
+        )
     if value.ndim > 1:
         return [_plain(row) for row in value]
     return [float(f"{number:.9g}") for number in value.tolist()]

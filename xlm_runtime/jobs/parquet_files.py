@@ -70,7 +70,9 @@ def encode(answered: Sequence[Answered], columns: Sequence[str] | None) -> tuple
         try:
             arrays[name] = pyarrow.array(values)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise InputError(f"Values of several kinds in '{name}', which a Parquet column cannot hold: {error}") from error
+            raise InputError(
+                f"Values of several kinds in '{name}', which a Parquet column cannot hold: {error}"
+            ) from error
     table = pyarrow.table(arrays)
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, table.schema) as stream:
@@ -90,7 +92,8 @@ def join(part: Path, output: Path) -> None:
     """
     pyarrow = require()
     try:
-        schema = pyarrow.unify_schemas([table.schema for table in _tables(part)], promote_options="permissive")
+        schemas = [pyarrow.schema([]), *(table.schema for table in _tables(part))]  # none of an input without rows
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
         with drafts(output) as (draft,):
             with pyarrow.parquet.ParquetWriter(draft, schema) as writer:
                 group: list[Any] = []

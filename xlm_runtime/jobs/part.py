@@ -69,7 +69,9 @@ class Part:
         for path, size in ((self.path, self.state.size), (self._errors, self.state.errors_size)):
             with path.open("ab") as file:
                 if file.tell() < size:
-                    raise InputError(f"'{path}' has {file.tell()} bytes, {size} were written; begin anew with --restart.")
+                    raise InputError(
+                        f"'{path}' has {file.tell()} bytes, {size} were written; begin anew with --restart."
+                    )
                 file.truncate(size)
 
     def append(self, data: Iterable[bytes], errors: Iterable[bytes], state: State) -> None:
@@ -129,7 +131,9 @@ class Part:
 
 
 @contextmanager
-def open_part(output: Path, identity: Mapping[str, Any], *, restart: bool = False, force: bool = False) -> Iterator[Part]:
+def open_part(
+    output: Path, identity: Mapping[str, Any], *, restart: bool = False, force: bool = False
+) -> Iterator[Part]:
     """The part of an output, as it was left, or a new one. No other process has it while the block runs.
 
     At the block's end what was appended is recorded, however it ends; a part without a row is removed.
@@ -179,7 +183,9 @@ def _read_state(part: Path, identity: Mapping[str, Any]) -> State:
     journal = part.with_name(f"{part.name}.json")
     if not journal.exists():
         if part.exists():
-            raise InputError(f"'{part}' is there without '{journal.name}'; move it away, or throw it away by --restart.")
+            raise InputError(
+                f"'{part}' is there without '{journal.name}'; move it away, or throw it away by --restart."
+            )
         return State()
     try:
         before = read_object(journal)

@@ -46,7 +46,9 @@ def test_a_file_equals_the_pipeline(run: Run, folder: Path, source: Path, tmp_pa
     assert (code, out, err) == (0, "", f"xlm-runtime: 600 rows, answers in {output}\n")
     with output.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    answers = pipeline(CLASSIFY, folder)([{"text": text, "lang": lang} for text, lang in zip(TEXTS, LANGS)])
+    answers = pipeline(CLASSIFY, folder)(
+        [{"text": text, "lang": lang} for text, lang in zip(TEXTS, LANGS, strict=True)]
+    )
     assert [row["id"] for row in rows] == [str(number) for number in range(600)]
     for number, row in enumerate(rows):
         expected = answers[number % 7]
@@ -60,7 +62,9 @@ def test_a_job_that_was_ended_goes_on(run: Run, folder: Path, source: Path, tmp_
     source.write_text("\n".join(bad), encoding="utf-8")
     command = (CLASSIFY, folder, "--input", source, "--top-k", "2", "--output")
     code, _, err = run(*command, tmp_path / "out.jsonl")
-    message = "line 551: the row has 2 fields, and the header 4. 512 rows are done; the same command with --on-error skip"
+    message = (
+        "line 551: the row has 2 fields, and the header 4. 512 rows are done; the same command with --on-error skip"
+    )
     assert (code, err) == (1, f"xlm-runtime: error: {message} goes on behind them.\n")
     code, _, err = run(*command, tmp_path / "out.jsonl", "--on-error", "skip", "--threads", "1")
     assert code == 3

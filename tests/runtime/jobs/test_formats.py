@@ -39,8 +39,8 @@ def test_json_lines(tmp_path: Path) -> None:
     rows = read(path, content)
     assert [(number, values) for number, values, _ in rows[:2]] == [(1, {"text": "a"}), (3, "b")]
     assert [number for number, _, _ in rows[2:]] == [4, 5, 6, 7]
-    for (_, message, _), part in zip(rows[2:], ("but a list", "Expecting value", "Expecting value", "no string|Unter")):
-        assert any(each in message for each in part.split("|"))
+    for (_, message, _), part in zip(rows[2:], ("but a list", "Expecting", "Expecting", "not a string"), strict=True):
+        assert part in message
     assert rows[-1][2] == len(content)
 
 
@@ -78,7 +78,7 @@ def test_csv_files_that_are_damaged(tmp_path: Path) -> None:
 
 
 ANSWERED = [
-    (Item("a", "a", {"id": 1, "meta": {"x": [1, None]}}), {"label": "good, \"or\"\nbad", "score": 0.5}),
+    (Item("a", "a", {"id": 1, "meta": {"x": [1, None]}}), {"label": 'good, "or"\nbad', "score": 0.5}),
     (Item("b", "b", {"id": 2, "meta": None}), FailedItem(2, "InputError", "The text is empty.")),
 ]
 
@@ -110,7 +110,7 @@ def test_written_csv() -> None:
     assert b"".join(pieces).decode() == header + rows
     assert encoded("csv", ANSWERED, columns) == rows
     assert encoded("tsv", ANSWERED[1:]) == "id\tmeta\terror\n2\t\tThe text is empty.\n"
-    assert encoded("csv", [(Item("a", "a"), np.array([0.1, 2], np.float32))]) == 'answer\n"[0.1, 2.0]"\n'
+    assert encoded("csv", [(Item("a", "a"), np.array([0.1, 2], np.float32))]) == 'answer\n"[0.100000001, 2.0]"\n'
     with pytest.raises(InputError, match="A row has 'more', which the rows before had not"):
         encoded("csv", [(Item("a", "a", {"more": 1}), {})], columns)
 

@@ -73,8 +73,7 @@ def test_answers_in_order_with_ids_and_failed_rows_beside(source: Path, tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks")
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt", ".parquet"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("seed", "suffix"), enumerate([".jsonl", ".csv", ".txt", ".parquet"]))
 def test_killed_anywhere(source: Path, tmp_path: Path, suffix: str, seed: int) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
@@ -176,8 +175,8 @@ def test_two_at_once_and_parts_that_are_none(source: Path, tmp_path: Path) -> No
     assert echo.run(source, output, restart=True).rows == 50
     with pytest.raises(InputError, match=r"Folder '.*absent' not found"):
         echo.run(source, tmp_path / "absent" / "out.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(InputError, match=r"is there already; give a file's name"):
-        (tmp_path / "folder.jsonl").mkdir()
         echo.run(source, tmp_path / "folder.jsonl")
 
 
@@ -186,6 +185,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         echo.run(tmp_path, tmp_path / "out.jsonl")
     with pytest.raises(InputError, match=r"File '.*absent\.txt' not found"):
         echo.run(tmp_path / "absent.txt", tmp_path / "out.jsonl")
+    (tmp_path / "in.txt").touch()
     with pytest.raises(InputError, match=r"does not say what the file holds; end it in \.csv, \.tsv, \.jsonl"):
-        (tmp_path / "in.txt").touch()
         echo.run(tmp_path / "in.txt", tmp_path / "out")
