@@ -10,9 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from xlm_runtime.errors import InputError
 from xlm_runtime.jobs.items import Item, from_values, not_utf8, read_object
 
-# stands before words behind `--`, which begin with a hyphen and are no options; no word of a command line can hold it
-LITERAL = "\0"
-
 
 def from_arguments(texts: Iterable[str]) -> Iterator[Item]:
     """Texts of the command line. What the locale could not read is read as UTF-8, like lines."""
@@ -63,24 +60,3 @@ def text_option(word: str) -> str:
         return _decoded(word)
     except UnicodeDecodeError as error:
         raise argparse.ArgumentTypeError(not_utf8(error).message) from error
-
-
-def mark_literals(words: Sequence[str]) -> list[str]:
-    """The words of a command line, without the first `--` and with marks on what argparse would take for options
-    behind it."""
-    if "--" not in words:
-        return list(words)
-    end = list(words).index("--")
-    return [
-        *words[:end],
-        *(LITERAL + word if word.startswith("-") and word != "-" else word for word in words[end + 1 :]),
-    ]
-
-
-def unmark_literals(args: argparse.Namespace) -> None:
-    """Take the marks away."""
-    for name, value in vars(args).items():
-        if isinstance(value, str):
-            setattr(args, name, value.removeprefix(LITERAL))
-        elif isinstance(value, list):
-            setattr(args, name, [each.removeprefix(LITERAL) if isinstance(each, str) else each for each in value])
