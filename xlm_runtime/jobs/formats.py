@@ -18,8 +18,8 @@ class Format:
     Attributes:
         suffixes: of such files' names.
         read: the rows of a file; of a wide one no more than the columns given are needed.
-        encode: answered rows → bytes to append, and the columns of all rows to come, where the format fixes them. It is
-            given those that it returned before, None for the first rows.
+        encode: answered rows → bytes to append, and what the format has to know of the columns when the next rows come,
+            if anything. It is given what it returned before, None for the first rows.
         columns: those of a file, where all rows have the same; None where each row names its own, or the file is empty.
         join: makes the output of all bytes that were appended, where these are not the output itself.
         require: whether packages that it takes are there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,26 +59,33 @@ def _open(path: Path) -> Any:
         raise InputError(f"'{path}' is no Parquet file: {error}") from error
 
 
-def encode(answered: Sequence[Answered], columns: Sequence[str] | None) -> tuple[Iterable[bytes], None]:
+def encode(answered: Sequence[Answered], columns: Sequence[str] | None) -> tuple[Iterable[bytes], Sequence[str]]:
     """Answered rows as an Arrow stream. Streams can stand behind each other, and `join` makes a file of them: a Parquet
-    file itself cannot grow after a cut, as its end is written last."""
+    file itself cannot grow after a cut, as its end is written last.
+
+    Args:
+        columns: None, or one string, the schema of all rows before, in base64. So values that no column has room for
+            are found when they come, and not at the end.
+
+    Raises:
+        InputError: values of several kinds under one name.
+    """
     pyarrow = require()
     records = [item.record(answer) for item, answer in answered]
     names = dict.fromkeys(name for record in records for name in record)
-    arrays = {}
-    for name in names:
-        values = [_for_arrow(record.get(name)) for record in records]
-        try:
-            arrays[name] = pyarrow.array(values)
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise InputError(
-                f"Values of several kinds in '{name}', which a Parquet column cannot hold: {error}"
-            ) from error
-    table = pyarrow.table(arrays)
+    try:
+        arrays = {name: pyarrow.array([_for_arrow(record.get(name)) for record in records]) for name in names}
+        table = pyarrow.table(arrays)
+        before = pyarrow.ipc.read_schema(pyarrow.py_buffer(b64decode(columns[0]))) if columns else pyarrow.schema([])
+        schema = pyarrow.unify_schemas([before, table.schema], promote_options="permissive")
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise InputError(
+            f"A Parquet column has values of one kind ({error}). Write jsonl, or choose other columns by --columns."
+        ) from error
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return [sink.getvalue().to_pybytes()], None
+    return [sink.getvalue().to_pybytes()], [b64encode(schema.serialize()).decode()]
 
 
 def _for_arrow(value: Any) -> Any:

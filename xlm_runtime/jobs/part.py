@@ -34,7 +34,7 @@ class State:
         failed: of these.
         size: bytes of the part.
         errors_size: bytes of the file with what failed.
-        columns: of the output, where its format fixes them.
+        columns: what the output's format has to know of them, see `Format.encode`.
         finished: all rows are done, and the output is about to take its place.
     """
 

@@ -172,8 +172,11 @@ def test_parquet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no Parquet file"):
         echo.run(source, output, force=True)
     mixed = [(Item("a", "a", {"id": 1}), {}), (Item("a", "a", {"id": "b"}), {})]
-    with pytest.raises(InputError, match="Values of several kinds in 'id'"):
+    with pytest.raises(InputError, match="A Parquet column has values of one kind"):
         FORMATS["parquet"].encode(mixed, None)
+    _, columns = FORMATS["parquet"].encode(mixed[:1], None)
+    with pytest.raises(InputError, match="A Parquet column has values of one kind"):
+        FORMATS["parquet"].encode(mixed[1:], columns)  # when it comes, not after hours
 
 
 def test_vectors_in_parquet(tmp_path: Path) -> None:
