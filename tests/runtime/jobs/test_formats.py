@@ -14,6 +14,7 @@ from tests.runtime.jobs import echo
 from xlm_runtime.errors import InputError
 from xlm_runtime.jobs.formats import FORMATS, find_format
 from xlm_runtime.jobs.items import Item
+from xlm_runtime.jobs.rows import Row, to_item
 from xlm_runtime.pipelines.on_error import FailedItem
 
 
@@ -135,6 +136,13 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a text\n", encoding="utf-8")
     with pytest.raises(InputError, match="a text without columns, and --columns names some"):
         echo.run(tmp_path / "in.txt", output, columns={"text": "review"}, force=True, on_error="raise")
+
+
+def test_lists_in_csv(tmp_path: Path) -> None:
+    rows = [Row(2, {"prompt": "p", "choices": '["a", "b"]', "lang": None}, 0), Row(3, {"choices": "a, b"}, 0)]
+    first, second = (to_item(row, ("prompt", "choices", "lang"), None).given for row in rows)
+    assert first == {"prompt": "p", "choices": ["a", "b"]}
+    assert str(second).startswith("'choices' is no list in JSON")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".tsv", ".parquet"])
