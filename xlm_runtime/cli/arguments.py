@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 EXIT_USAGE = 2
+# stands before words behind `--`, which begin with a hyphen and are no options; no word of a command line can hold it
+LITERAL = "\0"
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 
 
@@ -110,3 +112,24 @@ def number(text: str) -> float:
     if value != value:
         raise argparse.ArgumentTypeError(f"expected a number, got '{text}'")
     return value
+
+
+def mark_literals(words: Sequence[str]) -> list[str]:
+    """The words of a command line, without the first `--` and with marks on what argparse would take for options
+    behind it."""
+    if "--" not in words:
+        return list(words)
+    end = list(words).index("--")
+    return [
+        *words[:end],
+        *(LITERAL + word if word.startswith("-") and word != "-" else word for word in words[end + 1 :]),
+    ]
+
+
+def unmark_literals(args: argparse.Namespace) -> None:
+    """Take the marks away."""
+    for name, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, name, value.removeprefix(LITERAL))
+        elif isinstance(value, list):
+            setattr(args, name, [each.removeprefix(LITERAL) if isinstance(each, str) else each for each in value])

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from xlm_runtime.errors import InputError
-
-# stands before words behind `--`, which begin with a hyphen and are no options; no word of a command line can hold it
-LITERAL = "\0"
-# where an answer stands beside the keys of its line
-_ANSWER, _ERROR = "answer", "error"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input.
-
-    Attributes:
-        given: what the pipeline is asked, or why it cannot be read.
-        shown: what a table has for a title.
-        extra: the line's keys that are none of the pipeline's, which come back beside the answer.
-    """
-
-    given: Any
-    shown: Any
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def with_extra(self, answer: Any) -> Any:
-        """The answer as it is printed: with the line's further keys as an object, which has it under "answer"."""
-        return {**self.extra, _ANSWER: answer} if self.extra else answer
+from xlm_runtime.jobs.items import Item, from_values, not_utf8, read_object
 
 
 def from_arguments(texts: Iterable[str]) -> Iterator[Item]:
@@ -44,7 +18,7 @@ def from_arguments(texts: Iterable[str]) -> Iterator[Item]:
             text = _decoded(text)
             yield Item(text, text)
         except UnicodeDecodeError as error:
-            yield Item(_not_utf8(error), text)
+            yield Item(not_utf8(error), text)
 
 
 def from_lines(keys: Sequence[str]) -> Iterator[Item]:
@@ -57,27 +31,16 @@ def from_lines(keys: Sequence[str]) -> Iterator[Item]:
         try:
             line = raw.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            yield Item(_not_utf8(error), raw.decode("utf-8", "replace"))
+            yield Item(not_utf8(error), raw.decode("utf-8", "replace"))
             continue
-        yield _read_object(line, keys) if line.lstrip().startswith("{") else Item(line, line)
+        yield _read_line(line, keys) if line.lstrip().startswith("{") else Item(line, line)
 
 
-def _read_object(line: str, keys: Sequence[str]) -> Item:
+def _read_line(line: str, keys: Sequence[str]) -> Item:
     try:
-        values: dict[str, Any] = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return Item(InputError(f"not a JSON object: {why}. (A line that begins with a brace is read as JSON.)"), line)
-    # a second text is never passed by: where the task has no pairs, the pipeline refuses it
-    extra = {key: value for key, value in values.items() if key not in (*keys, "text_pair")}
-    for key in (_ANSWER, _ERROR):
-        if key in extra:
-            return Item(InputError(f"the key '{key}' is where the answer is put; give it another name."), values)
-    return Item({key: value for key, value in values.items() if key not in extra}, values, extra)
-
-
-def _not_utf8(error: UnicodeDecodeError) -> InputError:
-    return InputError(f"not UTF-8 ({error.reason} at byte {error.start}).")
+        return from_values(read_object(line), keys)
+    except InputError as error:
+        return Item(error, line)
 
 
 def _decoded(word: str) -> str:
@@ -96,25 +59,4 @@ def text_option(word: str) -> str:
     try:
         return _decoded(word)
     except UnicodeDecodeError as error:
-        raise argparse.ArgumentTypeError(_not_utf8(error).message) from error
-
-
-def mark_literals(words: Sequence[str]) -> list[str]:
-    """The words of a command line, without the first `--` and with marks on what argparse would take for options
-    behind it."""
-    if "--" not in words:
-        return list(words)
-    end = list(words).index("--")
-    return [
-        *words[:end],
-        *(LITERAL + word if word.startswith("-") and word != "-" else word for word in words[end + 1 :]),
-    ]
-
-
-def unmark_literals(args: argparse.Namespace) -> None:
-    """Take the marks away."""
-    for name, value in vars(args).items():
-        if isinstance(value, str):
-            setattr(args, name, value.removeprefix(LITERAL))
-        elif isinstance(value, list):
-            setattr(args, name, [each.removeprefix(LITERAL) if isinstance(each, str) else each for each in value])
+        raise argparse.ArgumentTypeError(not_utf8(error).message) from error

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from xlm_runtime.cli import inputs
-from xlm_runtime.cli.arguments import find_command, overview, refuse_unknown
+from xlm_runtime.cli.arguments import LITERAL, find_command, mark_literals, overview, refuse_unknown, unmark_literals
 from xlm_runtime.cli.commands import COMMANDS
 from xlm_runtime.errors import XLMError
 from xlm_runtime.signals import EXIT_TERMINATED, Terminated, terminated_raises
@@ -27,15 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif sys.stdout is None:
         print("xlm-runtime: error: Standard output is closed; there is nowhere to print answers.", file=sys.stderr)
         return EXIT_ERROR
-    words = inputs.mark_literals(sys.argv[1:] if arguments is None else arguments)
+    words = mark_literals(sys.argv[1:] if arguments is None else arguments)
     command = find_command(overview(_PROG, _DESCRIPTION, COMMANDS), words, COMMANDS)
     args, rest = build_parser(command).parse_known_args(words)
     # argparse of Python < 3.13 takes no texts behind an option once it has found none before it
     if rest and (not hasattr(args, "texts") or any(word.startswith("-") and word != "-" for word in rest)):
-        refuse_unknown(args.parser, [word.replace(inputs.LITERAL, "") for word in rest])
+        refuse_unknown(args.parser, [word.replace(LITERAL, "") for word in rest])
     if rest:
         args.texts += rest
-    inputs.unmark_literals(args)
+    unmark_literals(args)
     try:
         with terminated_raises():
             code: int = args.run(args)

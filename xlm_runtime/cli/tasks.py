@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_runtime.cli import commands, inputs, question_answering, tables, text_generation
+from xlm_runtime.cli import commands, files, inputs, question_answering, tables, text_generation
 from xlm_runtime.cli.arguments import whole_number, whole_number_or_all
 from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError
+from xlm_runtime.jobs.items import Item
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.pipelines.base import Pipeline
 from xlm_runtime.pipelines.feature_extraction import POOLINGS, FeatureExtractionOptions
@@ -78,6 +78,7 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
             help="at a text that cannot be used: end; leave it out; or print the error in the answer's place. "
             f"The last two go on, and exit with {EXIT_SOME_FAILED} (default: raise)",
         )
+        files.add_file_options(parser)
         add_provider_options(parser)
         parser.add_argument(
             "--unbuffered", action="store_true", help="answer each line before the next is read, instead of in batches"
@@ -85,13 +86,18 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer the texts, or the lines of standard input, and print each answer as it is there.
+    """Answer the texts, or the lines of standard input, and print each answer as it is there; or those of a file.
 
     Returns:
         The exit code: 0, or `EXIT_SOME_FAILED`.
     """
     command = COMMANDS[args.task]
     args.texts += command.texts(args)
+    if args.input is not None or args.output is not None:
+        failed = files.run(args, command.options(args), lambda pipe: command.answering(pipe, args))
+        return EXIT_SOME_FAILED if failed else 0
+    if unused := [name for name in files.FILE_OPTIONS if getattr(args, name)]:
+        raise InputError(f"--{unused[0].replace('_', '-')} is for files; give --input and --output, too.")
     on_terminal = sys.stdin is not None and sys.stdin.isatty()
     from_stdin = args.texts == ["-"] or not (args.texts or on_terminal)
     if not args.texts and not from_stdin:
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if args.unbuffered or on_terminal:
         answering.batching = replace(answering.batching, window_rows=1)
     items = inputs.from_lines(answering.input_keys) if from_stdin else inputs.from_arguments(args.texts)
-    taken: deque[inputs.Item] = deque()
+    taken: deque[Item] = deque()
     # a printed line needs its input, so that those left out have answers, too
     on_error = "raise" if args.on_error == "raise" else "return"
     failed, first = 0, None
@@ -119,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(answer, FailedItem):
                 failed, first = failed + 1, first or answer
             if answer is not None and not (args.on_error == "skip" and isinstance(answer, FailedItem)):
-                print(_as_json(item, answer) if args.json else _as_table(command, item, answer))
+                print(item.json_line(answer) if args.json else _as_table(command, item, answer))
             if args.unbuffered:
                 sys.stdout.flush()
     except InputError as error:
@@ -153,29 +159,16 @@ def _stream(
     return try_each(given, show_one, on_error)
 
 
-def _noting(items: Iterable[inputs.Item], taken: deque[inputs.Item]) -> Iterator[Any]:
+def _noting(items: Iterable[Item], taken: deque[Item]) -> Iterator[Any]:
     """What the pipeline is asked; each item is put into `taken`, for when its answer is there."""
     for item in items:
         taken.append(item)
         yield item.given
 
 
-def _as_json(item: inputs.Item, answer: Any) -> str:
-    failed = isinstance(answer, FailedItem)
-    value = {**item.extra, **answer.to_dict()} if failed else item.with_extra(answer)
-    return json.dumps(value, ensure_ascii=False, default=_plain)
-
-
-def _as_table(command: Command, item: inputs.Item, answer: Any) -> str:
+def _as_table(command: Command, item: Item, answer: Any) -> str:
     rows = [["error", answer.message]] if isinstance(answer, FailedItem) else command.rows(answer)
     return "\n".join(tables.block(item.shown, rows, tables.terminal_width()))
-
-
-def _plain(value: Any) -> Any:
-    """Arrays for JSON, with the nine digits that float32 has at most."""
-    if value.ndim > 1:
-        return [_plain(row) for row in value]
-    return [float(f"{number:.9g}") for number in value.tolist()]
 
 
 def _fixed(options: Any) -> Callable[[BundleModel], Any]:
