@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xlm_runtime.bundle import Bundle
     from xlm_runtime.config import XLMConfig
-    from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError, XLMError
+    from xlm_runtime.errors import BundleError, EngineError, InputError, MissingExtraError, OverloadedError, XLMError
     from xlm_runtime.generation import GenerationOptions
     from xlm_runtime.pipelines import pipeline
     from xlm_runtime.pipelines.on_error import FailedItem
@@ -22,6 +22,7 @@ __all__ = [
     "GpuOptions",
     "InputError",
     "MissingExtraError",
+    "OverloadedError",
     "XLMConfig",
     "XLMError",
     "XLMTokenizer",

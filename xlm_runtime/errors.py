@@ -33,6 +33,10 @@ class EngineError(XLMError, RuntimeError):
     """A provider, TensorRT engine or device that was asked for and is not there, or that failed."""
 
 
+class OverloadedError(XLMError, RuntimeError):
+    """As many requests wait as may: this one was not taken, and can be made again later."""
+
+
 class MissingExtraError(XLMError, ImportError):
     """An optional package is needed and not installed. The message names the extra that brings it."""
 

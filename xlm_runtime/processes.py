@@ -22,26 +22,24 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._process = os.getpid()
-        self._made: T | None = make()
+        self._made = {os.getpid(): make()}  # by process
 
     def get(self) -> T:
         """It, as it was made in this process."""
-        if self._process != os.getpid():
-            _keep(self._made)
-            self._made, self._process = None, os.getpid()
-        made = self._made
-        if made is None:
-            made = self._made = self._make()
+        process = os.getpid()
+        made = self._made.get(process)
+        if made is None:  # two threads may make it at once: the first one's is for both
+            made = self._made.setdefault(process, self._make())
         return made
 
     def drop(self) -> None:
         """Have it made anew when it is asked for again."""
-        self._made = None
+        self._made.pop(os.getpid(), None)
 
     def __del__(self) -> None:
-        if self._process != os.getpid():
-            _keep(getattr(self, "_made", None))
+        for process, made in getattr(self, "_made", {}).items():
+            if process != os.getpid():
+                _keep(made)
 
 
 def _keep(thing: object) -> None:

@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,39 @@ def test_a_pipeline_is_pickled_by_how_it_was_opened(
     assert other.batching == model.batching
     assert other.model.session is not model.model.session
     assert other.model.graph == model.model.graph
+
+
+@needs_fork
+@pytest.mark.parametrize("task", [TASK, "text-generation"])
+def test_requests_are_answered_after_a_fork(task: str, bundles: Bundles) -> None:
+    """By a thread of the child's own: a fork copies the queue, and not the thread that reads it."""
+    model = pipeline(task, bundles(task))
+    expected = model.submit(TEXTS[:2]).result(60)
+
+    def ask_at_once() -> Any:
+        with ThreadPoolExecutor(4) as callers:
+            futures = list(callers.map(lambda _: model.submit(TEXTS[:2]), range(8)))
+        return [future.result(60) for future in futures]
+
+    answers = in_a_fork(ask_at_once)
+    assert len(answers) == 8
+    if task == TASK:
+        labels = [[answer["label"] for answer in each] for each in answers]
+        assert labels == [[answer["label"] for answer in expected]] * 8
+    assert in_a_fork(lambda: model.close()) is None
+    assert model.submit(TEXTS[:2]).result(60) == expected, "and before it as ever"
+    model.close()
+
+
+def test_a_pipeline_with_a_running_batcher_is_pickled(bundles: Bundles) -> None:
+    model = pipeline(TASK, bundles(TASK))
+    model.batching = replace(model.batching, max_wait_ms=0.5, max_queue=7)
+    future = model.submit("Good!")
+    other = pickle.loads(pickle.dumps(model))
+    assert other.batching == model.batching
+    assert other.submit("Good!").result(60) == future.result(60)
+    model.close()
+    assert other("Good!") == pickle.loads(pickle.dumps(model))("Good!"), "a closed one is opened anew"
 
 
 def test_a_pickled_pipeline_answers_alike(bundles: Bundles) -> None:

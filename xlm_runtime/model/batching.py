@@ -56,6 +56,9 @@ class BatchOptions:
     `max_tokens` and `packed` are those of `plan_batches`; `window_rows` and `window_tokens` bound how much of a stream
     is read before the first answers are given. `overlapped`: the model is computed elsewhere than on the CPU, so that a
     window is read while the one before is computed.
+
+    Of `Pipeline.submit`, where others call as well: `max_wait_ms` is how long a request waits for others that fill its
+    batch up; at 0 a batch is computed as soon as the one before is. `max_queue` is how many requests may wait.
     """
 
     max_tokens: int = 512
@@ -63,11 +66,15 @@ class BatchOptions:
     window_tokens: int = 16384
     packed: bool = False
     overlapped: bool = False
+    max_wait_ms: float = 0.0
+    max_queue: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "window_rows", "window_tokens"):
+        for name in ("max_tokens", "window_rows", "window_tokens", "max_queue"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        if not self.max_wait_ms >= 0:
+            raise InputError(f"max_wait_ms is {self.max_wait_ms}; expected milliseconds, 0 for none.")
 
     @property
     def reads_ahead(self) -> bool:
@@ -102,6 +109,30 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) 
     return batches
 
 
+def fill_batch(lengths: Sequence[int], max_tokens: int, packed: bool = False) -> list[int]:
+    """Places of the rows of one batch: the first row, and as many as the budget has room for of those that are nearest
+    to it in length.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens, packed: see `plan_batches`.
+    """
+    batch: list[int] = []
+    longest = tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: abs(lengths[i] - lengths[0])):
+        longest, tokens = max(longest, lengths[i]), tokens + lengths[i]
+        if batch and not _is_one_batch(len(batch) + 1, longest, tokens, max_tokens, packed):
+            break
+        batch.append(i)
+    return batch
+
+
+def is_full(lengths: Sequence[int], max_tokens: int, packed: bool = False) -> bool:
+    """Whether rows exceed the budget of one batch, or would with another that is no longer than they are."""
+    tokens = sum(lengths) + min(lengths)
+    return not _is_one_batch(len(lengths) + 1, max(lengths), tokens, max_tokens, packed)
+
+
 def _is_one_batch(rows: int, longest: int, tokens: int, max_tokens: int, packed: bool) -> bool:
     """Whether so many rows, with so many tokens in all, are within the budget of `plan_batches`."""
     places = rows * longest
@@ -130,12 +161,12 @@ def answer_groups(
         count: how many groups there are, where it is known.
     """
     under_way = 1 if options.reads_ahead else 0
-    windows: deque[_Window[R, T, A]] = deque()  # without answers yet, in order
-    started: deque[tuple[_Window[R, T, A], list[int], Callable[[], Iterable[T]]]] = deque()
+    windows: deque[Groups[R, T, A]] = deque()  # without answers yet, in order
+    started: deque[tuple[Groups[R, T, A], list[int], Callable[[], Iterable[T]]]] = deque()
 
     def start_each() -> Iterator[None]:
         for read in _read_windows(groups, options, count):
-            window = _Window(read, postprocess)
+            window = Groups(read, postprocess)
             windows.append(window)
             yield
             for batch in window.plan(options):
@@ -214,8 +245,13 @@ def _read_windows(
             return
 
 
-class _Window(Generic[R, T, A]):
-    """Groups that were read together, whose rows share batches, and their answers as they come."""
+class Groups(Generic[R, T, A]):
+    """Groups of rows that were read together, and their answers as they come.
+
+    Args:
+        groups: the rows of each.
+        postprocess: see `answer_groups`; a group without rows is answered at once.
+    """
 
     def __init__(self, groups: Sequence[Sequence[R]], postprocess: Callable[[Sequence[R], Sequence[T]], A]) -> None:
         self._groups = groups
@@ -223,13 +259,14 @@ class _Window(Generic[R, T, A]):
         self._flat = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
         self._outputs: list[dict[int, T]] = [{} for _ in groups]
         self._answers = {number: postprocess(group, ()) for number, group in enumerate(groups) if not group}
+        self.lengths = [len(row) for group in groups for row in group]
 
     def plan(self, options: BatchOptions) -> list[list[int]]:
         """Batches, as places among all rows."""
-        lengths = [len(row) for group in self._groups for row in group]
-        return plan_batches(lengths, options.max_tokens, options.packed)
+        return plan_batches(self.lengths, options.max_tokens, options.packed)
 
     def rows(self, batch: Sequence[int]) -> list[R]:
+        """Those at the places of a batch."""
         return [self._groups[number][place] for number, place in (self._flat[i] for i in batch)]
 
     def take(self, batch: Sequence[int], found: Iterable[T]) -> None:
@@ -243,9 +280,11 @@ class _Window(Generic[R, T, A]):
                 outputs.clear()
 
     def is_complete(self) -> bool:
+        """Whether all answers are there."""
         return len(self._answers) == len(self._groups)
 
     def answers(self) -> Iterator[A]:
+        """Those of all groups, in order, once."""
         for number in range(len(self._groups)):
             yield self._answers.pop(number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.model.batching import BatchOptions, Tokenized, join_rows, pad_rows, token_types
 from xlm_runtime.model.cache import Cache, KeyValueCache, StaticCache
+from xlm_runtime.model.closed import ClosedSession, closed_error
 from xlm_runtime.model.ids import check_ids
 from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.packing import PackedSession
@@ -96,7 +98,7 @@ class BundleModel:
         self.config = bundle.config
         self.provider = provider
         self.reason = reason
-        self.session = session
+        self.session: Session = session
         self.tokenizer = tokenizer
         self.languages = languages
         self.batching = batching
@@ -116,6 +118,21 @@ class BundleModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopen, ()
+
+    def close(self) -> None:
+        """Let the session go, and its memory with it. It is over for all who hold this model; twice does no harm."""
+        self.session = ClosedSession()
+        self._packed = None
+        gc.collect()  # engines are held in cycles by what starts them anew
+
+    def check_open(self) -> None:
+        """Whether the model can compute.
+
+        Raises:
+            EngineError: it was closed.
+        """
+        if isinstance(self.session, ClosedSession):
+            raise closed_error()
 
     def longest_row(self, max_length: int | None = None) -> int:
         """Most tokens of a row, special ones included.
@@ -234,8 +251,9 @@ class BundleModel:
             BundleError: the weights' file has changed since the export.
             EngineError: the engine failed, here or where the outputs are waited for.
         """
-        if self._packed is not None and not extra and all(map(len, batch)):
-            wait = self._start_rows(self._packed, batch)
+        packed = self._packed
+        if packed is not None and not extra and all(map(len, batch)):
+            wait = self._start_rows(packed, batch)
         else:
             wait = self._feed(self._padded(batch, extra))
         return lambda: {

@@ -61,7 +61,8 @@ class MultipleChoicePipeline(Pipeline[MultipleChoiceOptions, TokenSequence, floa
         Raises:
             InputError: fewer than two choices, empty or too long texts, an unknown language.
         """
-        options = MultipleChoiceOptions(choices, truncation, max_length)
+        listed = tuple(choices) if choices is not None and is_column(choices) else choices
+        options = MultipleChoiceOptions(listed, truncation, max_length)
         return self.answer(prompts, lang=lang, on_error=on_error, options=options)
 
     def check(self, lang: Languages, options: MultipleChoiceOptions) -> None:
