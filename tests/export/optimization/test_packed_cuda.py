@@ -88,7 +88,7 @@ def test_every_head(name: str, bundles: Bundles, tmp_path: Path) -> None:
     assert kept == (name in ("fill-mask", "text-classification", "multiple-choice"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["fill-mask", "multiple-choice", "question-answering", "token-classification"])
 def test_every_head_in_half_precision(name: str, bundles: Bundles, exported: Exported, tmp_path: Path) -> None:
     checkpoint = bundles(f"{name}-packed").parent / "checkpoints" / name
@@ -100,7 +100,7 @@ def test_every_head_in_half_precision(name: str, bundles: Bundles, exported: Exp
     assert before - after == 2 * 8 - of_places, "a layer's: three for each normalisation, and two of softmax"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("architecture", "precision", "options"),
     [
@@ -119,7 +119,7 @@ def test_every_option(
     checked(tmp_path / "bundle")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("seed", range(3))
 def test_random_configurations(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)

@@ -138,7 +138,7 @@ def test_what_is_left_of_the_graph(bundle: Bundle) -> None:
     assert not found.keys() & {"Softmax", "Split", "Slice", "Transpose"}
 
 
-@pytest.mark.slow(seconds=10)
+@pytest.mark.whole
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision(precision: str, half_bundles: HalfBundles, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(half_bundles("text-generation", precision), tmp_path / "bundle"))
@@ -161,7 +161,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.slow(seconds=15)
+@pytest.mark.whole
 @pytest.mark.parametrize(("options", "opset"), [(OPTIONS[0], 23), (OPTIONS[1], 18)])
 def test_other_configurations(options: dict[str, Any], opset: int, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "XLMWithLMHeadModel", 3, causal=True, **options)
