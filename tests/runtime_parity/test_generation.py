@@ -300,7 +300,7 @@ def official(
     return pipeline("text-generation", folder / "bundle"), TorchLoop(folder / "checkpoint"), CAUSAL[request.param]
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.whole
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data folder ../shared/data is absent")
 def test_the_official_causal_configurations(official: tuple[Any, TorchLoop, dict[str, str]]) -> None:

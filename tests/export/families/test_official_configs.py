@@ -17,7 +17,7 @@ from xlm_runtime.bundle import Bundle
 from xlm_runtime.tasks import find_task, graph_inputs
 
 
-@pytest.mark.slow(seconds=20)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_configuration(name: str, shared_folder: Path) -> None:
     config = official_config(name, n_layers=2)

@@ -34,7 +34,7 @@ def packed_for_cuda(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) 
     return made
 
 
-@pytest.mark.slow(seconds=6)
+@pytest.mark.whole
 @pytest.mark.parametrize("task", TASKS)
 def test_answers_are_those_of_the_cpu(
     bundles: Bundles,
