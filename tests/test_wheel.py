@@ -53,7 +53,7 @@ def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path:
         "-m",
         "pytest",
         "-m",
-        "not slow",
+        "not slow and not whole",
         "--rootdir",
         tests.parent,
         tests / "runtime",
