@@ -272,7 +272,16 @@ def test_no_thread_is_left_of_one_that_nobody_holds() -> None:
     assert not thread.is_alive()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt; workers of a test run ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signals to threads")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_caller_leaves_the_others_alone(batcher: Batcher) -> None:
     engine = Engine()
     with engine.busy(batcher) as first:
