@@ -43,6 +43,7 @@ class FakeRuntime:
 
     def __init__(self, memory: int = 1 << 30) -> None:
         self.memory = memory
+        self.freed: list[np.ndarray] = []  # kept, so that no later block has the address of one of them
         self.driver = 13000
         self.count: tuple[cudaError_t, int | None] = (cudaError_t.cudaSuccess, 1)
         self.failing: dict[str, cudaError_t] = {}
@@ -136,7 +137,7 @@ class FakeRuntime:
 
     def cudaFree(self, address: int) -> tuple[cudaError_t]:
         self._run(len(self.pending))
-        del self.blocks[address]
+        self.freed.append(self.blocks.pop(address))
         return self._done("cudaFree")
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[cudaError_t, int]:
