@@ -72,10 +72,9 @@ class PackedSession:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
-        self._summary_type, self._filling = summary_type, filling
         self._plan = partial(plan_packing, inputs=inputs, summary_type=summary_type, filling=filling)
         self._remembered = _remember(self._plan)
-
+        self._plan_rows = partial(_plan_rows, inputs=inputs, summary_type=summary_type, filling=filling)
         self._remembered_rows = lru_cache(_MOST_PACKINGS)(self._plan_rows)
 
     @property
@@ -128,20 +127,6 @@ class PackedSession:
             return outputs | {name: _padded(outputs[name], np.flatnonzero(mask), mask.shape) for name in of_tokens}
 
         return unpack
-
-    def _plan_rows(self, lengths: Sequence[int]) -> tuple[Sizes, dict[str, Array]]:
-        """The sizes that the batch is filled up to, and the index arrays of a graph that `takes_rows`."""
-        counts = np.array(lengths)
-        ends = counts.cumsum()
-        first, tokens = ends - counts, np.arange(int(ends[-1]))
-        sizes = self._filling.fill(Sizes(len(tokens), len(counts), int(counts.max())))
-        index = {"position_ids": tokens - np.repeat(first, counts)}
-        index |= _row_layout(counts, tokens + np.repeat(np.arange(len(counts)) * sizes.longest - first, counts), sizes)
-        index["kept_index"] = first if self._summary_type == "first" else ends - 1
-        filled = {"tokens": sizes.tokens}
-        return sizes, {
-            spec.name: _filled(index[spec.name], spec, filled) for spec in self._inputs if spec.name in index
-        }
 
 
 def _remember(plan: Callable[[NDArray[np.bool_]], Packing]) -> Callable[[tuple[int, ...], bytes], Packing]:
@@ -304,6 +289,21 @@ def _padded(value: Array, places: NDArray[np.int64], shape: tuple[int, ...]) -> 
         padded[places] = value
         value = padded
     return value.reshape(*shape, *value.shape[1:])
+
+
+def _plan_rows(
+    lengths: Sequence[int], inputs: Sequence[TensorSpec], summary_type: str, filling: Filling
+) -> tuple[Sizes, dict[str, Array]]:
+    """The sizes that rows without padding are filled up to, and the index arrays of a graph that takes them."""
+    counts = np.array(lengths)
+    ends = counts.cumsum()
+    first, tokens = ends - counts, np.arange(int(ends[-1]))
+    sizes = filling.fill(Sizes(len(tokens), len(counts), int(counts.max())))
+    index = {"position_ids": tokens - np.repeat(first, counts)}
+    index |= _row_layout(counts, tokens + np.repeat(np.arange(len(counts)) * sizes.longest - first, counts), sizes)
+    index["kept_index"] = first if summary_type == "first" else ends - 1
+    filled = {"tokens": sizes.tokens}
+    return sizes, {spec.name: _filled(index[spec.name], spec, filled) for spec in inputs if spec.name in index}
 
 
 def _filled(array: Array, spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
