@@ -1,7 +1,7 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
 # make test-whole: the benchmarks' suites, the wheel in a clean environment, bundles in optimum's classes, official
 # configurations, graphs for CUDA in every precision
-# make test-scale: bundles in a real tritonserver, in an environment of its own.
+# make test-scale: bundles in a real tritonserver and in Ray, in an environment of its own.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
@@ -71,7 +71,7 @@ $(STUBS)/.installed: $(BIN)/python Makefile
 $(SCALE)/.installed: tests/scale/requirements.txt constraints.txt pyproject.toml
 	$(SCALE_PYTHON) -m venv $(SCALE)
 	$(SCALE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--requirement tests/scale/requirements.txt --editable ".[cpu]"
+		--requirement tests/scale/requirements.txt --editable ".[cpu,ray,serve]"
 	touch $@
 
 clean:
