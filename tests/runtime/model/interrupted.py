@@ -12,6 +12,7 @@ from xlm_runtime.model.batching import BatchOptions
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     batcher, begun, goes_on = Batcher(), threading.Event(), threading.Event()
 
     def forward(batch: list[list[int]]) -> Callable[[], list[int]]:
