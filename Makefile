@@ -1,6 +1,6 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
 # make test-whole: the benchmarks' suites, the wheel in a clean environment, bundles in optimum's classes, official
-# configurations, graphs for CUDA in every precision
+# configurations, all reference texts, the demo's training, graphs for CUDA in every precision
 # make test-scale: bundles in a real tritonserver and in Ray, in an environment of its own.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3

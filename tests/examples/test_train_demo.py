@@ -71,7 +71,7 @@ def test_a_missing_reference_folder_is_named(tmp_path: Path) -> None:
         read_corpus(tmp_path / "absent")
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.whole
 def test_the_whole_recipe_in_a_tiny_run(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("rjieba")

@@ -16,7 +16,7 @@ CALLS, LARGE_CALL = 1_000_000, 60_000_000
 LAYERS, DIM, LONGEST = 6, 128, 128
 
 
-@pytest.mark.slow(seconds=12)
+@pytest.mark.whole
 @pytest.mark.skipif(not STATM.exists(), reason="reads the process's memory from /proc")
 def test_memory_is_flat_over_a_thousand_calls_of_varying_shapes(tmp_path: Path) -> None:
     options = {"n_layers": LAYERS, "emb_dim": DIM, "max_position_embeddings": LONGEST}

@@ -206,7 +206,7 @@ def test_transformers_layout_is_ours(bundles: Bundles) -> None:
     assert not (ends.diff(dim=1) <= 0).all()
 
 
-@pytest.mark.slow(seconds=8)
+@pytest.mark.whole
 @pytest.mark.shared
 @pytest.mark.skipif(not VOCABULARY.is_dir(), reason="the reference data folder ../shared/data is absent")
 @pytest.mark.parametrize("architecture", HEADS.values())

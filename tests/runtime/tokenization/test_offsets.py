@@ -60,7 +60,7 @@ def test_invariant_on_real_lines(real_lines: dict[str, list[str]], lang: str) ->
     check_lines(real_lines[lang][::19], lang)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.shared
 def test_invariant_on_every_real_line(real_lines: dict[str, list[str]]) -> None:
     for lang, lines in real_lines.items():

@@ -203,7 +203,7 @@ def test_a_sample_of_real_text(
     compare(load(shared / name), real(name), {lang: lines[::41] for lang, lines in real_lines.items()})
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.whole
 @pytest.mark.shared
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_all_real_text(
