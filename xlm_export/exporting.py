@@ -13,7 +13,7 @@ from xlm_export.bundle_writer import SECTIONS, exported_graph
 from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_source
 from xlm_export.checkpoint.generation import checked_generation_config
 from xlm_export.checkpoint.languages import set_languages
-from xlm_export.checkpoint.source import find_source
+from xlm_export.checkpoint.opening import open_source
 from xlm_export.checkpoint.tokenizer_files import checkpoint_tokenizer
 from xlm_export.errors import VerificationError
 from xlm_export.families.table import export_family
@@ -53,6 +53,8 @@ def export(
     default_lang: str | None = None,
     full_logits: bool = False,
     tokenizer: str | Path | None = None,
+    codes: str | Path | None = None,
+    vocab: str | Path | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     verify: bool = True,
@@ -62,7 +64,8 @@ def export(
     """Trace a checkpoint into a bundle and verify it. The folder appears whole or not at all.
 
     Args:
-        checkpoint: a folder as `save_pretrained` writes it, or a hub id, `id@revision`.
+        checkpoint: a folder as `save_pretrained` writes it, a hub id, `id@revision`, or a `.pth` file of XLM's original
+            code.
         bundle: the folder to write.
         task: a task name; by default the checkpoint's architecture decides, and for a language model whether it is
             causal (text-generation) or not (fill-mask).
@@ -84,6 +87,8 @@ def export(
             `logit_positions` alone.
         tokenizer: a folder or hub id with the tokenizer, where the checkpoint has none or another one is meant; also
             with fastBPE's `codes` and XLM's `vocab`.
+        codes, vocab: of a `.pth` file: fastBPE's codes, and the vocabulary, which the file has itself and is compared
+            with.
         revision, subfolder: see `load_checkpoint`.
         verify: compare the graph with torch. If it fails the bundle stays, marked as failed.
         force: replace a bundle that is already there, with all its graphs; other files in its folder stay.
@@ -99,15 +104,15 @@ def export(
     _check_options(precision, cls_index)
     check_place(target, force)
     steps("load the checkpoint")
-    source = find_source(checkpoint, revision, subfolder)
-    words = checkpoint_tokenizer(source, tokenizer)  # before the weights: what is refused is refused at once
-    loaded = load_source(source, task)
-    task_row = find_task(loaded.architecture, task, loaded.config.causal)
-    if full_logits:
-        task_row = with_full_logits(task_row, layout)
-    set_languages(loaded, words, langs, default_lang)
-    generates = task_row.name == "text-generation"
-    generation = checked_generation_config(source.folder, loaded.config) if generates else None
+    with open_source(checkpoint, revision, subfolder, codes=codes, vocab=vocab) as source:
+        words = checkpoint_tokenizer(source, tokenizer)  # before the weights: what is refused is refused at once
+        loaded = load_source(source, task)
+        task_row = find_task(loaded.architecture, task, loaded.config.causal)
+        if full_logits:
+            task_row = with_full_logits(task_row, layout)
+        set_languages(loaded, words, langs, default_lang)
+        generates = task_row.name == "text-generation"
+        generation = checked_generation_config(source.folder, loaded.config) if generates else None
     cached = uses_cache(task_row, loaded.config, cache)
     graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     steps("trace the graph")

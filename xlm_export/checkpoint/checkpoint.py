@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from xlm_export.checkpoint.source import Source, find_source
+from xlm_export.checkpoint.opening import open_source
+from xlm_export.checkpoint.source import Source
 from xlm_export.checkpoint.tensors import (
     has_prefix,
     listed,
@@ -54,10 +56,10 @@ def load_checkpoint(
     subfolder: str | None = None,
     offline: bool = False,
 ) -> Checkpoint:
-    """Load a folder as `save_pretrained` writes it, today or in 2019, or a hub id.
+    """Load a folder as `save_pretrained` writes it, today or in 2019, a hub id, or XLM's original `.pth` file.
 
     Args:
-        source: folder, hub id, or `id@revision`.
+        source: folder, hub id, `id@revision`, or file.
         task: a task name; by default the head that the checkpoint was saved with decides. A checkpoint without the
             task's head gets a new one, which a warning names.
         revision, subfolder: of the hub's repository; the latter of a folder, too.
@@ -67,17 +69,18 @@ def load_checkpoint(
         CheckpointError: files or tensors that are missing, unexpected, misshapen, damaged or of another kind.
         BundleError, InputError: a `config.json` of another model, or one that contradicts itself.
     """
-    return load_source(find_source(source, revision, subfolder, offline=offline), task)
+    with open_source(source, revision, subfolder, offline=offline) as found:
+        return load_source(found, task)
 
 
 def load_source(source: Source, task: str | None = None) -> Checkpoint:
     """The same for a folder that was found."""
-    folder = source.folder
-    config = read_config(folder)
+    config = read_config(source.folder)
+    folder = source.folder if source.read is None else source.read[0]  # for errors
     family = export_family(config)
-    files = weight_files(folder)
+    files, weights = _weights(source)
     own = own_tensors(family, config)
-    tensors = modern_names(read_weights(files), folder)
+    tensors = modern_names(weights, folder)
     saved = saved_head(family, config, tensors.keys(), own, folder)
     head = _head_for(family, saved, task)
     architecture = family.runtime.architecture(head)
@@ -106,6 +109,15 @@ def load_source(source: Source, task: str | None = None) -> Checkpoint:
             stacklevel=3,
         )
     return Checkpoint(source.name, folder, config, model.eval(), architecture, tuple(new), hashes)
+
+
+def _weights(source: Source) -> tuple[list[Path], dict[str, Tensor]]:
+    """The files that hold a checkpoint's weights, and their tensors."""
+    if source.read is not None:
+        path, tensors = source.read
+        return [path], dict(tensors)
+    files = weight_files(source.folder)
+    return files, read_weights(files)
 
 
 def saved_head(

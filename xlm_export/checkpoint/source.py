@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from torch import Tensor
 
 from xlm_export.errors import CheckpointError
 
@@ -20,6 +23,8 @@ class Source:
 
     name: str
     folder: Path
+    read: tuple[Path, Mapping[str, Tensor]] | None = None
+    """Weights that are not in the folder: their file, and its tensors, which were read with the configuration."""
 
 
 def find_source(
@@ -53,7 +58,10 @@ def find_source(
             raise CheckpointError(f"revision '{revision}' was given, but '{given}' is a folder here; leave it out.")
         return Source(given, _within(path, subfolder, given))
     if path.is_file():
-        raise CheckpointError(f"'{given}' is a file; give the folder that holds config.json and the weights.")
+        raise CheckpointError(
+            f"'{given}' is a file; give the folder that holds config.json and the weights, or a .pth file of XLM's "
+            "original code."
+        )
     hub_id, _, named = given.partition("@")
     if not _HUB_ID.fullmatch(hub_id) or hub_id.startswith("."):
         raise CheckpointError(f"Folder '{given}' not found.")

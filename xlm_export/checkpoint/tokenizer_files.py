@@ -11,6 +11,7 @@ from xlm_export.families.table import export_family
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.families import read_config
 from xlm_runtime.tokenization import XLMTokenizer
+from xlm_runtime.tokenization.files import VOCAB
 
 
 def checkpoint_tokenizer(source: Source, tokenizer: str | Path | None = None) -> XLMTokenizer:
@@ -25,6 +26,11 @@ def checkpoint_tokenizer(source: Source, tokenizer: str | Path | None = None) ->
     """
     config = read_config(source.folder)
     family = export_family(config)
+    if tokenizer is None and source.read is not None and not (source.folder / VOCAB).is_file():
+        raise CheckpointError(
+            f"'{source.name}' has its words, but not fastBPE's codes, which are in a file of their own. Give that with "
+            "--codes (codes=…), or a tokenizer with --tokenizer (tokenizer=…)."
+        )
     folder = source.folder if tokenizer is None else find_source(tokenizer, patterns=TOKENIZER_PATTERNS).folder
     with tempfile.TemporaryDirectory() as draft:
         converted = family.convert_tokenizer(folder, Path(draft), config.vocab_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in files:
-        _refuse_pointer(path)
-        found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_state(path)
         for name, tensor in found.items():
             if name in tensors and not _same(tensors[name], tensor):
                 raise CheckpointError(
@@ -108,6 +108,7 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    _refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -118,14 +119,28 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> Any:
+    """What `torch.save` wrote, on the CPU; tensors of zip archives stay mapped from the disk. No code is run.
+
+    Args:
+        allowed: what it may hold beside tensors and plain values, see `torch.serialization.safe_globals`.
+
+    Raises:
+        CheckpointError: it is truncated, damaged, a Git LFS pointer, or holds something else.
+    """
+    _refuse_pointer(path)
     zipped = zipfile.is_zipfile(path)  # files of 2019 are not, and cannot be mapped
     if zipped:
         _check_archive(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # what damaged bytes raise depends on where they are damaged
         raise _unreadable(path, error) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    loaded = read_pickle(path)
     foreign = _foreign(loaded)
     if foreign:
         raise CheckpointError(
@@ -173,6 +188,14 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     where = f"File '{path.name}' in path '{path.parent}'"
     message = str(error)
     if found := _GLOBAL.search(message):
+        if found[1].endswith(".dictionary.Dictionary"):
+            return CheckpointError(
+                f"{where} holds an object of the code that wrote it ('{found[1]}'), which is not run here. In that "
+                "code's folder write its words as plain values: python -c \"import torch; "
+                f"c = torch.load('{path.name}', map_location='cpu'); d = c.pop('dico'); "
+                "c.update(dico_id2word=d.id2word, dico_word2id=d.word2id, dico_counts=d.counts); "
+                "torch.save(c, 'plain.pth')\" and give plain.pth."
+            )
         return CheckpointError(
             f"{where} is a pickle that holds code ('{found[1]}') and not weights alone; nothing of it was run. Save "
             "the weights alone, with save_pretrained or torch.save(model.state_dict(), …), and take no such file from "

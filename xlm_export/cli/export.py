@@ -17,10 +17,16 @@ from xlm_runtime.tasks import LAYOUTS, OPTIONAL_INPUTS, TASK_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="folder as save_pretrained writes it, or a hub id, org/name[@REV]")
+    parser.add_argument(
+        "checkpoint",
+        help="folder as save_pretrained writes it, a hub id, org/name[@REV], or a .pth file of XLM's original code",
+    )
     parser.add_argument("bundle", type=Path, help="folder to write")
     parser.add_argument("--task", choices=TASK_NAMES, help="default: what the checkpoint's architecture says")
     parser.add_argument("--tokenizer", metavar="FOLDER|ID", help="where the tokenizer is (default: the checkpoint)")
+    parser.add_argument("--codes", type=Path, metavar="FILE", help="fastBPE's codes of a .pth checkpoint")
+    parser.add_argument("--vocab", type=Path, metavar="FILE",
+                        help="its vocabulary, to compare with the one in the checkpoint")  # fmt: skip
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a checkpoint on the hub")
     parser.add_argument("--subfolder", metavar="NAME", help="folder of the checkpoint within")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
@@ -85,6 +91,8 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]
         default_lang=options.default_lang,
         full_logits=options.full_logits,
         tokenizer=options.tokenizer,
+        codes=options.codes,
+        vocab=options.vocab,
         revision=options.revision,
         subfolder=options.subfolder,
         verify=not options.no_verify,
