@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from xlm_export.trimming.words import Selection
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.errors import InputError
 
+_WEIGHTS = "model.safetensors"
 # entries of configurations that are ids, or lists of ids, or lists of these
 _IDS = (
     *(f"{name}_token_id" for name in ("pad", "bos", "eos", "sep", "cls", "unk", "mask")),
@@ -39,7 +41,7 @@ def save_trimmed_weights(
 
     Args:
         folder: the checkpoint.
-        target: the folder to write to.
+        target: the folder to write to, which has `config.json` already.
         ids: of the words, in the order of their new ids.
 
     Raises:
@@ -59,7 +61,8 @@ def save_trimmed_weights(
                 f"each of vocab_size {config.vocab_size} words."
             )
         tensors[name] = tensors[name][rows]
-    save_file(dict(_apart(tensors)), target / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(_apart(tensors)), target / _WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(target / "config.json", target / _WEIGHTS)  # safetensors lets nobody else read it
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
