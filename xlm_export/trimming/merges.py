@@ -47,10 +47,8 @@ def derivation(symbol: str, ranks: Mapping[str, int]) -> list[str] | None:
             return None
         pairs.append(best)
         merged: list[str] = []
-        joined = False  # whether the last symbol is a pair already
         for each in symbols:
-            joined = bool(merged) and not joined and f"{merged[-1]} {each}" == best
-            if joined:
+            if merged and f"{merged[-1]} {each}" == best:
                 merged[-1] += each
             else:
                 merged.append(each)
