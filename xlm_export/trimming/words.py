@@ -17,8 +17,8 @@ from xlm_runtime.tokenization.vocabulary import Vocabulary
 # These ids keep their words, and so their numbers: token types index the embeddings of 0 and 1, a configuration means
 # some by its defaults, and XLM's own vocabularies have their special tokens there.
 FIRST_IDS = 14
-# a script is the text's if it has one letter in so many; a name in another one does not bring all words of that
-_SCRIPT_SHARE = 100
+# a script is the texts' if one word in so many is written in it: names in another one do not bring all words of that
+_SCRIPT_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def scripts_of(word: str) -> frozenset[str]:
 
 
 def frequent_scripts(counts: Mapping[str, int]) -> frozenset[str]:
-    """The scripts that at least a hundredth of the words with letters are written in.
+    """The scripts that at least a twentieth of the words with letters are written in.
 
     Args:
         counts: word → how often texts have it.
