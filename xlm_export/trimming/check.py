@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def compare_models(full: Checkpoint, trimmed_folder: Path, selection: Selection)
     Raises:
         VerificationError: they differ beyond rounding.
     """
-    trimmed = load_checkpoint(trimmed_folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the same checkpoint, a second time
+        trimmed = load_checkpoint(trimmed_folder)
     task = find_task(full.architecture, None, full.config.causal)
     before, now = ExportGraph(full.model, task), ExportGraph(trimmed.model, task)
     choices = "num_choices" in task.rows

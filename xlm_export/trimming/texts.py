@@ -49,7 +49,7 @@ class Corpus:
 
     Attributes:
         texts: how many there are.
-        held_out: some of them.
+        held_out: some of them, the first among them.
         counts: id → how often the others have it.
         held_out_counts: id → how often these have it.
     """
@@ -72,7 +72,7 @@ class Corpus:
             except InputError as error:
                 raise InputError(f"{error} The text is {text.text!r:.60}.") from error
         self.texts += 1
-        if self.texts % HELD_OUT_EVERY == 0 and len(self.held_out) < MOST_HELD_OUT:
+        if self.texts % HELD_OUT_EVERY == 1 and len(self.held_out) < MOST_HELD_OUT:
             self.held_out.append(text)
             self.held_out_counts += ids
         else:

@@ -17,7 +17,7 @@ from xlm_export.families.table import export_family
 from xlm_export.progress import Progress, Steps
 from xlm_export.trimming.check import TokenChanges, compare_models, token_changes
 from xlm_export.trimming.files import ids_named, renumbered, save_trimmed_weights, trimmed_config, write_json
-from xlm_export.trimming.texts import Corpus, TextFile, read_texts
+from xlm_export.trimming.texts import HELD_OUT_EVERY, Corpus, TextFile, read_texts
 from xlm_export.trimming.words import Selection, check_languages, select_words, with_words
 from xlm_runtime.config import read_config_file
 from xlm_runtime.errors import InputError
@@ -86,8 +86,9 @@ def trim(
         progress: see `Progress`.
 
     Raises:
-        InputError: texts that cannot be read, an unknown language, or a folder that is already there.
-        CheckpointError: see `load_checkpoint`; adaptive softmax.
+        InputError: texts that cannot be read, an unknown language, a folder that is already there, or a checkpoint with
+            adaptive softmax.
+        CheckpointError: see `load_checkpoint`.
         VerificationError: the outcome differs from the checkpoint.
     """
     steps = Steps(progress, 5)
@@ -130,7 +131,7 @@ def trim(
         )
 
     held_out = None
-    if corpus.held_out:
+    if corpus.texts >= HELD_OUT_EVERY:
         part = select(corpus.counts)
         held_out = token_changes(full, with_words(full, part, languages), part, corpus.held_out)
     selection = select(corpus.counts + corpus.held_out_counts)
@@ -142,8 +143,7 @@ def trim(
             write_json(folder / GENERATION_FILE, renumbered(generation, selection))
         save_trimmed_weights(source.folder, folder, family, config, selection.ids)
         steps("verify")
-        trimmed_source = find_source(folder)
-        token_changes(full, checkpoint_tokenizer(trimmed_source), selection, corpus.held_out)
+        token_changes(full, checkpoint_tokenizer(find_source(folder)), selection, corpus.held_out)
         report = compare_models(loaded, folder, selection)
         outcome = Trimmed(
             target,

@@ -77,13 +77,15 @@ def test_counts_are_those_of_the_language(checkpoints: Checkpoints) -> None:
     text = "l'usine d'Anna"  # French keeps l' together, English does not
     en, fr = (tokenizer.encoder.ids(text, lang) for lang in ("en", "fr"))
     assert en != fr
+    corpus.add(Text(text), tokenizer)
+    assert corpus.held_out == [Text(text)]
+    assert corpus.held_out_counts == {index: en.count(index) for index in en}
     corpus.add(Text(text, ("fr",)), tokenizer)
     assert corpus.counts == {index: fr.count(index) for index in fr}
     corpus.add(Text(text, ("fr", "en")), tokenizer)
     assert corpus.counts == {i: fr.count(i) + max(fr.count(i), en.count(i)) for i in {*en, *fr}}
-    for _ in range(HELD_OUT_EVERY):
+    for _ in range(HELD_OUT_EVERY - 2):
         corpus.add(Text(text), tokenizer)
-    assert corpus.held_out == [Text(text)]
-    assert corpus.held_out_counts == {index: en.count(index) for index in en}
+    assert (corpus.texts, len(corpus.held_out)) == (HELD_OUT_EVERY + 1, 2)
     with pytest.raises(InputError, match=r"Language 'xx' is not one of this model's: .* The text is 'a'\."):
         corpus.add(Text("a", ("xx",)), tokenizer)
