@@ -14,6 +14,7 @@ SUITES = {
     "tokenizer": "tokens a second beside transformers' tokenizer",
     "export_cost": "time and peak memory of an export",
     "startup": "what importing and opening cost",
+    "trimming": "what a vocabulary trimmed to one language gains",
     "quality": "the demo checkpoints' figures through every engine",
 }
 

@@ -22,11 +22,12 @@ from xlm_runtime.errors import BundleError, InputError
 _NEW = "new"
 
 
-def check_place(target: Path, force: bool) -> None:
-    """Whether a bundle can be written to a folder, before the work begins.
+def check_place(target: Path, force: bool, mark: str = BUNDLE_FILE) -> None:
+    """Whether a bundle, or another folder that appears whole, can be written, before the work begins.
 
     Args:
-        force: a bundle that is there will be replaced.
+        force: one that is there will be replaced.
+        mark: the file that such a folder has.
 
     Raises:
         InputError: no name for a folder, a link to nowhere, a folder that is there, or one that cannot be made.
@@ -52,8 +53,9 @@ def check_place(target: Path, force: bool) -> None:
         return
     if not force:
         raise _is_there(target)
-    if not (place / BUNDLE_FILE).is_file():
-        raise InputError(f"The folder '{target}' holds no bundle and will not be replaced; give another one.")
+    if not (place / mark).is_file():
+        what = "bundle" if mark == BUNDLE_FILE else mark
+        raise InputError(f"The folder '{target}' holds no {what} and will not be replaced; give another one.")
 
 
 def what_goes(target: Path) -> list[str]:

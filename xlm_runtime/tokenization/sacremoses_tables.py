@@ -55,18 +55,17 @@ def read_tables(langs: Iterable[str] | None = None) -> dict[str, Any]:
             "lower": _ranges(english.IsLower),
             "number": _ranges(english.IsN),
         },
-        "extra_letters": {
-            lang: _extra_letters(english, sacremoses.MosesTokenizer(lang))
-            for lang in sorted(wanted)
-            if lang in _OWN_LETTERS
-        },
+        "extra_letters": {lang: _extra_letters(lang) for lang in sorted(wanted) if lang in _OWN_LETTERS},
         "prefixes": prefixes,
         "languages": languages,
     }
 
 
-def _extra_letters(english: Any, tokenizer: Any) -> dict[str, list[int]]:
-    """The letters that one language has beyond English."""
+@cache
+def _extra_letters(lang: str) -> dict[str, list[int]]:
+    """The letters that one language has beyond English. Kept for the next call, as below."""
+    english = importlib.import_module("sacremoses").MosesTokenizer
+    tokenizer = english(lang)
     alnum = set(_unmatched(tokenizer.PAD_NOT_ISALNUM[0])) - set(_unmatched(english.PAD_NOT_ISALNUM[0]))
     return {"alnum": _ranges(alnum), "alpha": _ranges(set(tokenizer.IsAlpha) - set(english.IsAlpha))}
 
