@@ -77,8 +77,17 @@ def read_text(path: Path) -> str:
         FileNotFoundError: it is missing.
         BundleError: see `read_file`, or another encoding.
     """
+    return decode(path, read_file(path))
+
+
+def decode(path: Path, content: bytes) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        BundleError: another encoding.
+    """
     try:
-        return read_file(path).decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
 

@@ -47,6 +47,7 @@ READ_FILES = (
     "added_tokens.json",
     "moses.json",
     "whole_words.bin",
+    "token_index.bin",
 )
 """Beside graphs and their weights, what is read wherever it is there: `bundle.json` has its hash or it is refused."""
 
