@@ -227,11 +227,12 @@ def _buckets(size: int) -> int:
 
 
 def open_index(
-    path: Path, contents: tuple[Content, Content], checksum: bytes, parsers: tuple[Parser, Parser]
+    path: Path, index: Content, contents: tuple[Content, Content], checksum: bytes, parsers: tuple[Parser, Parser]
 ) -> tuple[IndexedTable, IndexedTable] | None:
     """Tokens and pairs of `vocab.json` and `merges.txt`.
 
     Args:
+        path, index: the index's file, mapped.
         contents: both files, mapped.
         checksum: theirs.
         parsers: see `IndexedTable`.
@@ -242,7 +243,6 @@ def open_index(
     Raises:
         BundleError: it is damaged.
     """
-    index = map_file(path)
     try:
         magic, of_files, of_parts, tokens, pairs = _HEADER.unpack_from(index)
         if magic != _MAGIC or of_parts != crc32(memoryview(index)[_HEADER.size :]):
@@ -251,6 +251,8 @@ def open_index(
             return None
         encoder = IndexedTable(contents[0], spell_token, parsers[0], index, _HEADER.size, tokens)
         ranks = IndexedTable(contents[1], spell_pair, parsers[1], index, encoder.end, pairs)
+        if ranks.end != len(index):
+            raise ValueError(f"it has {len(index)} bytes, expected {ranks.end}")
     except (ValueError, struct.error) as error:
         raise BundleError(f"'{path}' is damaged: {error}; remove it, or save the tokenizer again.") from error
     return encoder, ranks

@@ -49,7 +49,7 @@ def read_words(vocab: Path, merges: Path, whole_words: Path | None = None, index
     contents = _mapped(vocab), _mapped(merges)
     checksum = _checksum(*contents)
     parsers = partial(_parse_vocabulary, vocab), partial(_parse_merges, merges)
-    found = None if index is None else open_index(index, contents, checksum, parsers)
+    found = None if index is None else open_index(index, _mapped(index), contents, checksum, parsers)
     encoder, ranks = found or (parsers[0](contents[0][:]), parsers[1](contents[1][:]))
     return Words(encoder, ranks, b"" if whole_words is None else _read_bits(whole_words, checksum, len(encoder)))
 
