@@ -114,6 +114,9 @@ RECORD = record(
 )
 """An entry of the section `calibration`."""
 
+HASHES = map_of(_HEX, _HEX)
+"""The hashes of files that were read before, see `hashes`."""
+
 _SHAPE = list_of(whole(0, 2**31 - 1), 0, 8)
 STAMP = record(
     {

@@ -150,7 +150,6 @@ def test_an_index_that_means_harm_ends_in_an_error_or_in_numbers_of_the_vocabula
 
 
 @pytest.mark.shared
-@pytest.mark.slow(seconds=6)
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_real_vocabularies(real: Callable[[str], XLMTokenizer], tmp_path: Path, name: str) -> None:
     plain = real(name).vocabulary
