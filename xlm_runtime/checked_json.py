@@ -241,7 +241,11 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
 def _is_unicode(value: str) -> bool:
     """Whether it has no half of a surrogate pair, which JSON can spell and nothing can write."""
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _too_deep(values: Any) -> bool:
