@@ -173,11 +173,21 @@ class TokensById:
         self._table = table
 
     def get(self, index: int, default: str) -> str:
-        """As that of a dictionary."""
+        """As that of a dictionary.
+
+        Raises:
+            BundleError: the index leads to something else.
+        """
         if not 0 <= index < len(self._table):
             return default
         quoted, _, _ = self._table.line(index).rpartition(b": ")
-        return str(json.loads(quoted))
+        try:
+            return str(json.loads(quoted))
+        except ValueError as error:
+            raise BundleError(
+                f"The tokenizer's index is damaged: where it has the token {index}, vocab.json has {quoted[:60]!r}; "
+                "save the tokenizer again, or export again."
+            ) from error
 
 
 def tokens_by_id(encoder: Mapping[str, int]) -> TokensById | dict[int, str]:

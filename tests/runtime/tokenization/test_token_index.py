@@ -18,7 +18,7 @@ from tests.runtime.tokenization.conftest import VOCABULARIES
 from tests.runtime.tokenization.strategies import texts
 from xlm_runtime.errors import BundleError
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.token_index import IndexedTable
+from xlm_runtime.tokenization.token_index import IndexedTable, tokens_by_id
 from xlm_runtime.tokenization.word_files import TOKEN_INDEX, Words, read_words, write_words
 
 HEADER = 24
@@ -130,7 +130,7 @@ def test_an_index_that_means_harm_ends_in_an_error_or_in_numbers_of_the_vocabula
     path, plain = tmp_path / TOKEN_INDEX, of_folder(tmp_path, index=False)
     whole = path.read_bytes()
     rng = random.Random(0)
-    refused = 0
+    refused = misled = 0
     for _ in range(400):
         content = bytearray(whole)
         for _ in range(rng.choice([1, 2, 8])):
@@ -146,7 +146,13 @@ def test_an_index_that_means_harm_ends_in_an_error_or_in_numbers_of_the_vocabula
             continue
         for read, table in zip(plain[:2], found[:2], strict=True):
             assert all(table.get(key) in (None, *read.values()) for key in (*read, "absent"))
+        for index in range(len(plain.encoder)):
+            try:
+                assert isinstance(tokens_by_id(found.encoder).get(index, ""), str)
+            except BundleError:
+                misled += 1
     assert 100 < refused < 400
+    assert misled
 
 
 @pytest.mark.shared
