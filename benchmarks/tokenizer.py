@@ -1,6 +1,7 @@
 """Speed of the tokenizer beside Hugging Face's, one thread, on XQuAD's paragraphs and questions in six languages.
 
     python -m benchmarks.tokenizer [--data ../shared/data] [--json results.json] [--original]
+    python -m benchmarks.tokenizer --load
 
 Both take turns in one process on one CPU, every 50 texts, and must give the same ids. *First pass*: a fresh tokenizer
 meets all 1,430 texts of a language for the first time. *Warm*: the same texts again, so that every word was seen.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.tokenization import XLMTokenizer
+from xlm_runtime.tokenization.word_files import TOKEN_INDEX
 
 LANGUAGES = ("en", "de", "es", "ru", "zh", "ar")
 ORIGINAL = ("en", "de", "es", "ru", "ar")
@@ -45,6 +48,19 @@ if sys.argv[3] == "texts":
         encode(item)
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(peak)
+"""
+
+_OWN = """
+import sys
+from xlm_runtime.tokenization import XLMTokenizer
+def own():
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private")) / 1024
+before = own()
+tokenizer = XLMTokenizer.from_pretrained(sys.argv[1])
+loaded = own() - before
+tokenizer("The old lighthouse stands at the edge of the small town.")
+print(loaded, own() - before)
 """
 
 
@@ -121,20 +137,40 @@ def measure(folder: Path, items: list[Item], rounds: int) -> dict[str, float]:
 
 
 def load_times(folder: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds to load the folder, medians."""
+    """Milliseconds of processor time to load the folder, medians; ours with `token_index.bin` and without."""
     import transformers
 
-    loaders: dict[str, Callable[[Path], object]] = {
-        "transformers": transformers.XLMTokenizer.from_pretrained,
-        "ours": XLMTokenizer.from_pretrained,
-    }
-    found: dict[str, list[float]] = {name: [] for name in loaders}
-    for _ in range(rounds):
-        for name, load in loaders.items():
-            start = time.process_time()
-            load(folder)
-            found[name].append(1000 * (time.process_time() - start))
+    with tempfile.TemporaryDirectory() as made:
+        plain = without_index(folder, Path(made))
+        loaders: dict[str, Callable[[], object]] = {
+            "transformers": lambda: transformers.XLMTokenizer.from_pretrained(folder),
+            "ours": lambda: XLMTokenizer.from_pretrained(folder),
+            "ours_without_index": lambda: XLMTokenizer.from_pretrained(plain),
+        }
+        found: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(rounds):
+            for name, load in loaders.items():
+                start = time.process_time()
+                load()
+                found[name].append(1000 * (time.process_time() - start))
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def without_index(folder: Path, target: Path) -> Path:
+    """A copy of a tokenizer's folder as older versions wrote it."""
+    return Path(shutil.copytree(folder, target / "plain", ignore=shutil.ignore_patterns(TOKEN_INDEX)))
+
+
+def own_memory(folder: Path) -> dict[str, float]:
+    """MiB that a tokenizer takes of a process's own memory (unique set size), loaded and after its first text; with
+    `token_index.bin` and without. On Linux."""
+    found = {}
+    with tempfile.TemporaryDirectory() as made:
+        for name, path in (("ours", folder), ("ours_without_index", without_index(folder, Path(made)))):
+            command = [sys.executable, "-c", _OWN, str(path)]
+            loaded, answered = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            found |= {f"{name}_loaded": float(loaded), f"{name}_text": float(answered)}
+    return found
 
 
 def cache_memory(folder: Path, data: Path) -> dict[str, float]:
@@ -212,6 +248,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mixed", action="store_true", help="the six languages mixed alone")
+    parser.add_argument("--load", action="store_true", help="what loading takes alone")
     parser.add_argument("--original", action="store_true", help="also compare with the original Perl pipeline")
     options = parser.parse_args()
     source = options.data / MODEL
@@ -230,6 +267,19 @@ def main() -> None:
 def report(folder: Path, options: argparse.Namespace) -> None:
     """Measure and print everything."""
     results: dict[str, Any] = {}
+    if not options.load:
+        report_rates(folder, options, results)
+    results["load_ms"] = load_times(folder, 7)
+    print("Loading the vocabulary of 95,000: " + ", ".join(f"{k} {v:.0f} ms" for k, v in results["load_ms"].items()))
+    results["own_mib"] = own_memory(folder)
+    print("Memory of its own, MiB: " + ", ".join(f"{k} {v:.1f}" for k, v in results["own_mib"].items()))
+    if not options.load:
+        report_memory(folder, options, results)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def report_rates(folder: Path, options: argparse.Namespace, results: dict[str, Any]) -> None:
     for title, in_lang in (("tokenizer(text)", False), ("tokenizer(text, lang=…)", True)):
         sets = {MIXED: mixed(options.data, in_lang)}
         if not options.mixed:
@@ -238,8 +288,9 @@ def report(folder: Path, options: argparse.Namespace) -> None:
         rows = {name: measure(folder, items, options.rounds) for name, items in sets.items()}
         results[title] = rows
         print(f"`{title}`, tokens a second\n\n{table(rows)}\n", flush=True)
-    results["load_ms"] = load_times(folder, 7)
-    print("Loading the vocabulary of 95,000: " + ", ".join(f"{k} {v:.0f} ms" for k, v in results["load_ms"].items()))
+
+
+def report_memory(folder: Path, options: argparse.Namespace, results: dict[str, Any]) -> None:
     results["peak_mib"] = peak_memory(folder, options.data)
     print(
         "Peak memory, loaded and after XQuAD in six languages: transformers {theirs_loaded:.0f} and {theirs_texts:.0f} "
@@ -254,8 +305,6 @@ def report(folder: Path, options: argparse.Namespace) -> None:
         results["original_pipeline"] = original_pipeline(folder, options.data)
         for lang, (equal, lines) in results["original_pipeline"].items():
             print(f"Original pipeline, {lang}: {equal} of {lines} lines equal ({100 * equal / lines:.2f} %)")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

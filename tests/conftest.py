@@ -27,6 +27,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 def pytest_configure() -> None:
+    os.environ["XLM_ONNX_REHASH"] = "1"  # nothing of a run is remembered in the user's cache folder
     if WORKER and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[int(WORKER.removeprefix("gw")) % len(cpus)]})

@@ -77,8 +77,17 @@ def read_text(path: Path) -> str:
         FileNotFoundError: it is missing.
         BundleError: see `read_file`, or another encoding.
     """
+    return decode(path, read_file(path))
+
+
+def decode(path: Path, content: bytes) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        BundleError: another encoding.
+    """
     try:
-        return read_file(path).decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BundleError(f"'{path}' is not UTF-8 text: {error}") from error
 
@@ -232,7 +241,11 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
 def _is_unicode(value: str) -> bool:
     """Whether it has no half of a surrogate pair, which JSON can spell and nothing can write."""
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _too_deep(values: Any) -> bool:

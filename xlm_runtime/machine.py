@@ -39,6 +39,27 @@ def check_threads(threads: int | None) -> None:
         raise InputError(f"threads is {threads}; expected a positive number, at most {_MOST_THREADS:,}.")
 
 
+def user_cache_folder() -> Path | None:
+    """Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/xlm-onnx`, by default
+    `~/.cache/xlm-onnx`; the system's own place on macOS and Windows. None for a user without a home."""
+    variable, *inner = _CACHES.get(platform.system(), _CACHES["Linux"])
+    named = Path(os.environ.get(variable, ""))
+    if named.is_absolute():
+        return named / "xlm-onnx"
+    try:
+        return Path.home().joinpath(*inner, "xlm-onnx")
+    except RuntimeError:
+        return None
+
+
+# system → the variable that names the folder, and where it is in a home
+_CACHES = {
+    "Linux": ("XDG_CACHE_HOME", ".cache"),
+    "Darwin": ("XDG_CACHE_HOME", "Library", "Caches"),
+    "Windows": ("LOCALAPPDATA", "AppData", "Local"),
+}
+
+
 def _cgroup_quota(processes: Path, groups: Path) -> float | None:
     """The smallest quota among the process's group and those around it, in CPUs, or None."""
     try:

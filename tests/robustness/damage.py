@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from xlm_runtime import XLMError, pipeline
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle, file_sha256
 from xlm_runtime.cli.main import main
+from xlm_runtime.tokenization.word_files import TOKEN_INDEX
 
 TASK, TEXT = "text-classification", "The old lighthouse stands at the edge of the small town."
 Edit = Callable[[Path, random.Random], object]
@@ -114,6 +116,20 @@ def edit_bytes(folder: Path, rng: random.Random) -> None:
     else:
         content[at : at + 16] = rng.randbytes(16)
     rewrite(path, bytes(content))
+
+
+def edit_index(folder: Path, rng: random.Random) -> None:
+    """Overwrite numbers of the tokenizer's index, mostly with a checksum that fits, and note its hash."""
+    path = folder / TOKEN_INDEX
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.choice([1, 2, 8, 100])):
+        at = rng.randrange(len(content) - 4)
+        content[at : at + 4] = rng.choice([rng.randbytes(4), bytes(4), bytes([rng.randrange(256), 0, 0, 0])])
+    if rng.random() < 0.8:
+        content[:8] = path.read_bytes()[:8]
+        content[12:16] = crc32(content[24:]).to_bytes(4, "little")
+    rewrite(path, bytes(content))
+    note_hash(folder, TOKEN_INDEX)
 
 
 def edit_paths(folder: Path, rng: random.Random) -> None:

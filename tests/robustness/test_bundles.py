@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bundles
-from tests.robustness.damage import TASK, TEXT, Edit, edit_bytes, edit_json, edit_paths, run_edits
+from tests.robustness.damage import TASK, TEXT, Edit, edit_bytes, edit_index, edit_json, edit_paths, run_edits
 from xlm_runtime import pipeline
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
 
@@ -33,6 +33,7 @@ EDITS: dict[str, tuple[Edit, bool, int]] = {
     "tokenizer_config.json": (edit_json("tokenizer_config.json"), False, 500),
     "vocab.json": (edit_json("vocab.json"), False, 300),
     "moses.json": (edit_json("moses.json"), False, 500),
+    "token_index.bin": (edit_index, False, 500),
     "paths": (edit_paths, True, 500),
 }
 

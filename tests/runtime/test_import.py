@@ -11,6 +11,7 @@ import pytest
 # command line before it knows its command 11, the whole interface and all commands 36.
 LIMITS = {
     "import xlm_runtime": 0,
+    "from xlm_runtime import pipeline": 34,
     "import xlm_runtime.cli.main": 16,
     "from xlm_runtime import *\nimport xlm_runtime.cli.tasks": 60,
 }
@@ -32,12 +33,19 @@ def loaded(code: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-@pytest.mark.parametrize("code", LIMITS, ids=["the package", "the command line", "everything"])
+@pytest.mark.parametrize("code", LIMITS, ids=["the package", "pipeline", "the command line", "everything"])
 def test_an_import_is_light(code: str) -> None:
     names = [name for name in loaded(code) if name.split(".")[0] not in ("numpy", "xlm_runtime")]
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names), "packages beside numpy"
     assert len(names) <= LIMITS[code], names
     assert not HEAVY & set(names)
+
+
+def test_a_pipeline_loads_its_task_alone() -> None:
+    names = loaded("from xlm_runtime.pipelines import PIPELINES\nPIPELINES['text-classification'].load()")
+    assert "xlm_runtime.pipelines.text_classification" in names
+    others = ("pipelines.fill_mask", "pipelines.text_generation", "generation.search", "question_answering.beam")
+    assert not {f"xlm_runtime.{other}" for other in others} & {*names}
 
 
 def test_the_package_alone_loads_nothing_of_itself() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from xlm_runtime.bundle import schema
 from xlm_runtime.bundle.atomic import write_json
 from xlm_runtime.bundle.graph import Graph
+from xlm_runtime.bundle.hashes import file_sha256, remembered_sha256
 from xlm_runtime.bundle.locks import writing
 from xlm_runtime.bundle.onnx_file import external_locations
 from xlm_runtime.bundle.schema import BUNDLE_FILE, LANGS_INPUT
@@ -212,18 +213,19 @@ class Bundle:
         """Write `bundle.json`, whole or not at all."""
         write_json(self.folder / BUNDLE_FILE, self.to_dict())
 
-    def check_files(self, names: Iterable[str] | None = None) -> None:
+    def check_files(self, names: Iterable[str] | None = None, *, remembered: bool = False) -> None:
         """Compare the files' hashes with the ones noted at export.
 
         Args:
             names: some of `files`; by default all of them, and then also what the graphs read, see `check_weights_in`.
+            remembered: take what `remembered_sha256` knows of large files, and do not read them.
 
         Raises:
             BundleError: a file is missing or has changed.
         """
+        sha256 = remembered_sha256 if remembered else file_sha256
         for name in self.files if names is None else names:
-            path = self.path(name)
-            if file_sha256(path) != self.files[name]:
+            if sha256(self.path(name)) != self.files[name]:
                 raise BundleError(
                     f"File '{name}' in path '{self.folder}' has changed since the export (sha256 differs). "
                     "Copy the bundle again, or export it again."
@@ -299,13 +301,3 @@ def _read_config(folder: Path) -> XLMConfig:
         return read_config(folder)
     except InputError as error:
         raise BundleError(f"File 'config.json' in path '{folder}' is damaged: {error}; export again.") from error
-
-
-def file_sha256(path: Path) -> str:
-    """The file's sha256 in hexadecimal."""
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(1 << 18))  # one block for all, small enough to stay in the CPU's cache
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(block):
-            digest.update(block[:size])
-    return digest.hexdigest()

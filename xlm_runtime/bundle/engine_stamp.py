@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlm_runtime.bundle import Bundle, file_sha256, schema
+from xlm_runtime.bundle import Bundle, schema
 from xlm_runtime.bundle.atomic import write_json
+from xlm_runtime.bundle.hashes import remembered_sha256
 from xlm_runtime.bundle.schema import ENGINES_FOLDER
 from xlm_runtime.checked_json import MismatchError, read_object
 from xlm_runtime.errors import BundleError, EngineError
@@ -183,7 +184,7 @@ class EngineStamp:
         if not plan.is_file():
             return "is not there, though its stamp is."
         schema.check_inside(bundle.folder, [self.plan])
-        if file_sha256(plan) != self.plan_sha256:
+        if remembered_sha256(plan) != self.plan_sha256:
             return "has changed since it was built (sha256 differs)."
         return None
 

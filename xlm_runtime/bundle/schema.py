@@ -47,6 +47,7 @@ READ_FILES = (
     "added_tokens.json",
     "moses.json",
     "whole_words.bin",
+    "token_index.bin",
 )
 """Beside graphs and their weights, what is read wherever it is there: `bundle.json` has its hash or it is refused."""
 
@@ -112,6 +113,9 @@ RECORD = record(
     }
 )
 """An entry of the section `calibration`."""
+
+HASHES = map_of(_HEX, _HEX)
+"""The hashes of files that were read before, see `hashes`."""
 
 _SHAPE = list_of(whole(0, 2**31 - 1), 0, 8)
 STAMP = record(

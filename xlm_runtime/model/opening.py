@@ -46,7 +46,8 @@ def open_model(
 ) -> BundleModel:
     """Open a bundle for a task.
 
-    The weights' hash is computed while the session loads them, and known before the first answer.
+    The weights' hash is computed while the session loads them, and known before the first answer; on a machine that
+    has read these files before, it is remembered (`remembered_sha256`).
 
     Args:
         folder: the bundle.
@@ -196,7 +197,7 @@ def _load_beside(
     """
     weights = [] if in_engine else bundle.files_of(graph)
     of_graphs = {name for each in bundle.graphs for name in bundle.files_of(each)}
-    bundle.check_files([name for name in bundle.files if name not in of_graphs])
+    bundle.check_files([name for name in bundle.files if name not in of_graphs], remembered=True)
     for name in weights:
         bundle.path(name)
     if weights:
@@ -205,7 +206,7 @@ def _load_beside(
 
     def check_weights() -> None:
         wait((tokenizer,))
-        bundle.check_files(weights)
+        bundle.check_files(weights, remembered=True)
 
     return tokenizer, PerProcess(lambda: _in_a_thread(check_weights))  # after a fork the session reads them again
 

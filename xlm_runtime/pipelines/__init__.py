@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.model.opening import open_model
-from xlm_runtime.pipelines.base import Pipeline
-from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
-from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
-from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
-from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
-from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
-from xlm_runtime.pipelines.text_generation import TextGenerationPipeline
-from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
-from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
 from xlm_runtime.sessions import GpuOptions
+
+if TYPE_CHECKING:
+    from xlm_runtime.pipelines.base import Pipeline
+    from xlm_runtime.pipelines.feature_extraction import FeatureExtractionPipeline
+    from xlm_runtime.pipelines.fill_mask import FillMaskPipeline
+    from xlm_runtime.pipelines.multiple_choice import MultipleChoicePipeline
+    from xlm_runtime.pipelines.question_answering import QuestionAnsweringPipeline
+    from xlm_runtime.pipelines.text_classification import TextClassificationPipeline
+    from xlm_runtime.pipelines.text_generation import TextGenerationPipeline
+    from xlm_runtime.pipelines.token_classification import TokenClassificationPipeline
+    from xlm_runtime.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
 
 
 class PipelineEntry(NamedTuple):
-    """A row of the table: the task that a bundle is exported for, and the class that answers with it."""
+    """A row of the table.
+
+    `bundle_task` is the task that a bundle is exported for. `name` is the class that answers with it, as
+    "module:class", for a task's module is imported when a pipeline is opened for it.
+    """
 
     bundle_task: str
-    make: type[Pipeline[Any, Any, Any, Any]]
+    name: str
+
+    def load(self) -> type[Pipeline[Any, Any, Any, Any]]:
+        """The class."""
+        module, _, name = self.name.partition(":")
+        made: type[Pipeline[Any, Any, Any, Any]] = getattr(import_module(f"{__name__}.{module}"), name)
+        return made
 
 
 PIPELINES = {
-    "feature-extraction": PipelineEntry("feature-extraction", FeatureExtractionPipeline),
-    "fill-mask": PipelineEntry("fill-mask", FillMaskPipeline),
-    "text-generation": PipelineEntry("text-generation", TextGenerationPipeline),
-    "text-classification": PipelineEntry("text-classification", TextClassificationPipeline),
-    "zero-shot-classification": PipelineEntry("text-classification", ZeroShotClassificationPipeline),
-    "multiple-choice": PipelineEntry("multiple-choice", MultipleChoicePipeline),
-    "token-classification": PipelineEntry("token-classification", TokenClassificationPipeline),
-    "question-answering": PipelineEntry("question-answering", QuestionAnsweringPipeline),
+    "feature-extraction": PipelineEntry("feature-extraction", "feature_extraction:FeatureExtractionPipeline"),
+    "fill-mask": PipelineEntry("fill-mask", "fill_mask:FillMaskPipeline"),
+    "text-generation": PipelineEntry("text-generation", "text_generation:TextGenerationPipeline"),
+    "text-classification": PipelineEntry("text-classification", "text_classification:TextClassificationPipeline"),
+    "zero-shot-classification": PipelineEntry(
+        "text-classification", "zero_shot_classification:ZeroShotClassificationPipeline"
+    ),
+    "multiple-choice": PipelineEntry("multiple-choice", "multiple_choice:MultipleChoicePipeline"),
+    "token-classification": PipelineEntry("token-classification", "token_classification:TokenClassificationPipeline"),
+    "question-answering": PipelineEntry("question-answering", "question_answering:QuestionAnsweringPipeline"),
 }
 
 
@@ -224,4 +239,4 @@ def pipeline(
         engine_cache=engine_cache,
         cache_mb=cache_mb,
     )
-    return entry.make(opened)
+    return entry.load()(opened)

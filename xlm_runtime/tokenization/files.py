@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xlm_runtime.checked_json import (
     check,
-    check_regular,
     flag,
     map_of,
     matching,
@@ -21,18 +17,16 @@ from xlm_runtime.checked_json import (
     one_of,
     positive,
     read_object,
-    read_text,
     record,
     text,
     whole,
 )
 from xlm_runtime.errors import BundleError, InputError
-from xlm_runtime.tokenization.bpe import parse_merges
 from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, added_token, token_text
+from xlm_runtime.tokenization.word_files import MERGES, TOKEN_INDEX, VOCAB, WHOLE_WORDS, Words, write_words
 
-VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
-SPECIAL_MAP, ADDED, TABLES = "special_tokens_map.json", "added_tokens.json", "moses.json"
-WHOLE_WORDS = "whole_words.bin"
+CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
+ADDED, TABLES = "added_tokens.json", "moses.json"
 _ID = whole(0, 2**31 - 1)
 _SIDE = nullable(one_of("left", "right"))
 _PLAIN_OPTIONS = {
@@ -101,6 +95,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         "vocab_file": path / VOCAB,
         "merges_file": path / MERGES,
         "whole_words_file": path / WHOLE_WORDS if (path / WHOLE_WORDS).exists() else None,
+        "token_index_file": path / TOKEN_INDEX if (path / TOKEN_INDEX).exists() else None,
         "added_tokens_decoder": added,
         "moses_tables": tables or None,
     }
@@ -119,81 +114,12 @@ def _special(value: object, known: Mapping[str, AddedToken]) -> AddedToken | str
     return known.get(token.content, token)
 
 
-def read_vocabulary(path: Path) -> dict[str, int]:
-    """`vocab.json`.
-
-    Raises:
-        BundleError: it is missing, or no token → id table.
-    """
-    try:
-        data = json.loads(read_text(path))
-    except BundleError:
-        raise
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"'{path}' is not valid JSON: {error}") from error
-    if not isinstance(data, dict) or set(map(type, data.values())) - {int}:
-        raise BundleError(f"'{path}' must map tokens to ids.")
-    if data and not 0 <= min(data.values()) <= max(data.values()) < 2**31:
-        raise BundleError(f"'{path}' has the ids {min(data.values())} to {max(data.values())}, expected ids from 0 on.")
-    return data
-
-
-def read_merges(path: Path) -> dict[str, int]:
-    """`merges.txt`: the rank of each pair, keyed "first second".
-
-    Raises:
-        BundleError: it is missing, or not UTF-8.
-    """
-    try:
-        return parse_merges(read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
-    except FileNotFoundError as error:
-        raise BundleError(f"File '{path.name}' not found in path '{path.parent}'.") from error
-
-
-def read_whole_words(path: Path, vocab: Path, merges: Path, size: int) -> bytes:
-    """`whole_words.bin`: a byte for each of `size` ids, see `find_whole_words`.
-
-    The file holds a checksum of `vocab` and `merges`, 4 bytes, little-endian, and a bit for each id, the highest first.
-
-    Returns:
-        Nothing where it was written for other files: they have changed since, and words are merged as without it.
-    """
-    check_regular(path)
-    data = path.read_bytes()
-    if len(data) != 4 + -(-size // 8) or data[:4] != _checksum(vocab, merges):
-        return b""
-    return np.unpackbits(np.frombuffer(data, np.uint8, offset=4), count=size).tobytes()
-
-
-def _checksum(vocab: Path, merges: Path) -> bytes:
-    return zlib.crc32(merges.read_bytes(), zlib.crc32(vocab.read_bytes())).to_bytes(4, "little")
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is missing."""
     try:
         return read_object(path)
     except FileNotFoundError:
         return {}
-
-
-def write_vocabulary(
-    folder: Path, encoder: Mapping[str, int], ranks: Mapping[str, int], prefix: str | None = None
-) -> tuple[Path, Path]:
-    """Write `vocab.json` and `merges.txt`, with `prefix` and a hyphen before their names.
-
-    Returns:
-        Their paths.
-    """
-    start = f"{prefix}-" if prefix else ""
-    vocab, merges = folder / (start + VOCAB), folder / (start + MERGES)
-    _write_json(vocab, encoder)
-    merges.write_text(
-        "".join([f"{pair}\n" for pair in sorted(ranks, key=ranks.__getitem__)]), encoding="utf-8", newline="\n"
-    )
-    return vocab, merges
 
 
 def write_folder(
@@ -218,7 +144,7 @@ def write_folder(
         additional: the further special tokens.
         added: id → added token.
         tables: the contents of `moses.json`; None to write none.
-        whole_words: a byte for each id, see `find_whole_words`; empty to write no `whole_words.bin`.
+        whole_words: a byte for each id, see `find_whole_words`; empty where ids are not 0, 1, 2, ….
 
     Returns:
         The paths of the files.
@@ -241,12 +167,7 @@ def write_folder(
     if tables is not None:
         _write_json(folder / TABLES, tables, indent=None)
         written.append(folder / TABLES)
-    vocab, merges = write_vocabulary(folder, encoder, ranks)
-    if whole_words:
-        bits = np.packbits(np.frombuffer(whole_words, np.uint8))
-        (folder / WHOLE_WORDS).write_bytes(_checksum(vocab, merges) + bits.tobytes())
-        written.append(folder / WHOLE_WORDS)
-    return (*written, vocab, merges)
+    return (*written, *write_words(folder, Words(encoder, ranks, whole_words)))
 
 
 def _write_json(path: Path, data: object, indent: int | None = 2) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from xlm_runtime.checked_json import MismatchError, check, flag, list_of, map_of, record, text, whole
@@ -13,6 +14,8 @@ TABLES_FORMAT = 1
 _WHITE_SPACE = re.compile(r"\s+")
 _ASCII_JUNK = re.compile(r"[\x00-\x1f]")
 _DOT_RUN = re.compile(r"\.{2,}")
+# patterns, and what is put in place of what they match
+Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 
 def _ranges(value: Any, where: str) -> None:
@@ -130,36 +133,52 @@ class MosesTokenizer:
         numeric_prefixes: Iterable[str],
     ) -> None:
         self.lang = lang
-        self.keeps_hangul = bool(re.match(f"[{kept}]", "가"))
-        self._apart = re.compile(rf"([^{kept}\s.'`,\-])")
+        self._classes = kept, alpha, extra_alpha, number
         self._simple = re.compile(f"[{kept}]+(?:-[{kept}]+)*|[0-9]+(?:[.,][0-9]+)*")
-        self._any_alpha = re.compile(f"[{alpha}{extra_alpha}]")
+        self.keeps_hangul = self._simple.match("가") is not None
         self._lower = re.compile(f"[{lower}]")
-        self._commas = (
+        self._numeric_prefixes = frozenset(numeric_prefixes)
+        self._prefixes = frozenset(prefixes) - self._numeric_prefixes
+
+    # Each of these takes milliseconds to compile, and many texts need none of them.
+
+    @cached_property
+    def _apart(self) -> re.Pattern[str]:
+        return re.compile(rf"([^{self._classes[0]}\s.'`,\-])")
+
+    @cached_property
+    def _any_alpha(self) -> re.Pattern[str]:
+        _, alpha, extra_alpha, _ = self._classes
+        return re.compile(f"[{alpha}{extra_alpha}]")
+
+    @cached_property
+    def _commas(self) -> Rules:
+        *_, number = self._classes
+        return (
             (re.compile(f"([^{number}]),"), r"\1 , "),
             (re.compile(f",([^{number}])"), r" , \1"),
             (re.compile(f"([{number}]),$"), r"\1 , "),
         )
-        self._apostrophes: tuple[tuple[re.Pattern[str], str], ...]
-        if lang == "en":
-            self._apostrophes = (
+
+    @cached_property
+    def _apostrophes(self) -> Rules:
+        _, alpha, _, number = self._classes
+        if self.lang == "en":
+            return (
                 (re.compile(f"([^{alpha}])'([^{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([^{alpha}{number}])'([{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([{alpha}])'([^{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([{alpha}])'([{alpha}])"), r"\1 '\2"),
                 (re.compile(f"([{number}])'(s)"), r"\1 '\2"),
             )
-        elif lang in ("fr", "it"):
-            self._apostrophes = (
+        if self.lang in ("fr", "it"):
+            return (
                 (re.compile(f"([^{alpha}])'([^{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([^{alpha}])'([{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([{alpha}])'([^{alpha}])"), r"\1 ' \2"),
                 (re.compile(f"([{alpha}])'([{alpha}])"), r"\1' \2"),
             )
-        else:
-            self._apostrophes = ((re.compile("'"), " ' "),)
-        self._numeric_prefixes = frozenset(numeric_prefixes)
-        self._prefixes = frozenset(prefixes) - self._numeric_prefixes
+        return ((re.compile("'"), " ' "),)
 
     def is_simple(self, text: str) -> bool:
         """Whether every rule passes over this text: letters and digits, with single hyphens, or a number with single
@@ -249,4 +268,11 @@ def _restore_dots(token: str) -> str:
 def _pattern(ranges: Sequence[int]) -> str:
     """Code point ranges as the inside of a regular expression's character class."""
     pairs = zip(ranges[::2], ranges[1::2], strict=True)
-    return "".join([f"\\U{first:08x}-\\U{last:08x}" for first, last in pairs])
+    return "".join(
+        [f"{_spelled(first)}-{_spelled(last)}" if last > first else _spelled(first) for first, last in pairs]
+    )
+
+
+def _spelled(code: int) -> str:
+    """A character as it is, which is parsed in a third of the time; in ASCII, where some have a meaning, its number."""
+    return chr(code) if code > 127 else f"\\x{code:02x}"

@@ -20,6 +20,7 @@ from xlm_runtime.tokenization.special_tokens import SpecialToken, SpecialTokenId
 from xlm_runtime.tokenization.text_encoder import CACHE_MB, TextEncoder, check_cache_mb
 from xlm_runtime.tokenization.token_row import surround
 from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, Vocabulary, find_whole_words
+from xlm_runtime.tokenization.word_files import read_words, write_vocabulary
 
 ADDITIONAL_SPECIAL_TOKENS = tuple(f"<special{number}>" for number in range(10))
 
@@ -29,7 +30,7 @@ class XLMTokenizer:
 
     Ids equal Hugging Face's: `tokenizer(text)` its `tokenizer(text)`, `tokenizer(text, lang=L)` its
     `_tokenize(text, lang=L)`, which is what the model was trained with. Safe to share between threads. The options
-    are those of Hugging Face's `XLMTokenizer`, and six more.
+    are those of Hugging Face's `XLMTokenizer`, and seven more.
 
     Args:
         moses_tables: the contents of `moses.json`; without them they are read from an installed sacremoses when first
@@ -41,6 +42,7 @@ class XLMTokenizer:
             in Hugging Face, joins the words beside it; "space" counts each as one space, as the original tools do.
         cache_mb: MiB that all remembered pieces of text and words may take together.
         whole_words_file: `whole_words.bin`, which says which words need no merges; None to find out with each.
+        token_index_file: `token_index.bin`, which says where both files have each token; None to read them whole.
 
     Attributes:
         vocabulary: tokens and ids.
@@ -86,6 +88,7 @@ class XLMTokenizer:
         whitespace: str = "delete",
         cache_mb: float = CACHE_MB,
         whole_words_file: str | PathLike[str] | None = None,
+        token_index_file: str | PathLike[str] | None = None,
     ) -> None:
         if whitespace not in WHITESPACE:
             raise InputError(f"whitespace={whitespace!r} is not known; use one of: {', '.join(WHITESPACE)}.")
@@ -95,19 +98,20 @@ class XLMTokenizer:
         if lang2id is not None and id2lang is not None and len(lang2id) != len(id2lang):
             raise InputError(f"lang2id has {len(lang2id)} languages and id2lang {len(id2lang)}; they must agree.")
         special = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        vocab, merges = Path(vocab_file), Path(merges_file)
-        encoder, ranks = files.read_vocabulary(vocab), files.read_merges(merges)
-        whole_words = b""
-        if whole_words_file is not None:
-            whole_words = files.read_whole_words(Path(whole_words_file), vocab, merges, len(encoder))
+        words = read_words(
+            Path(vocab_file),
+            Path(merges_file),
+            None if whole_words_file is None else Path(whole_words_file),
+            None if token_index_file is None else Path(token_index_file),
+        )
         self.vocabulary = Vocabulary(
-            encoder,
-            ranks,
+            words.encoder,
+            words.ranks,
             dict(zip(SPECIAL_NAMES, special, strict=True)),
             additional_special_tokens,
             added_tokens_decoder or {},
             do_lowercase_and_remove_accent,
-            whole_words,
+            words.whole_words,
         )
         self.encoder = TextEncoder(
             self.vocabulary,
@@ -140,7 +144,7 @@ class XLMTokenizer:
         cache_mb: float = CACHE_MB,
     ) -> XLMTokenizer:
         """Load a folder with `vocab.json` and `merges.txt`, and what else it holds of Hugging Face's tokenizer files,
-        `moses.json` and `whole_words.bin`.
+        `moses.json`, `whole_words.bin` and `token_index.bin`.
 
         Args:
             mask_alias, ja_model, whitespace, cache_mb: see the class.
@@ -197,7 +201,7 @@ class XLMTokenizer:
         path = Path(folder)
         if not path.is_dir():
             raise InputError(f"'{path}' is not a folder.")
-        vocab, merges = files.write_vocabulary(path, self.vocabulary.encoder, self.vocabulary.ranks, filename_prefix)
+        vocab, merges = write_vocabulary(path, self.vocabulary.encoder, self.vocabulary.ranks, filename_prefix)
         return str(vocab), str(merges)
 
     # -- texts to ids -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization.bpe import END_OF_WORD, BytePairs
+from xlm_runtime.tokenization.token_index import TokensById, tokens_by_id
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -83,7 +84,7 @@ class Vocabulary:
 
     def __init__(
         self,
-        encoder: dict[str, int],
+        encoder: Mapping[str, int],
         ranks: Mapping[str, int],
         named: Mapping[str, AddedToken | str | None],
         extra: Sequence[AddedToken | str],
@@ -100,7 +101,7 @@ class Vocabulary:
         self.added = dict(added)
         self.added_ids = {token.content: index for index, token in added.items()}
         self._lowercase = lowercase
-        self._decoder: dict[int, str] | None = None
+        self._decoder: dict[int, str] | TokensById | None = None
         # whether an added token has another id than the base vocabulary gives it
         self._shadowed = True
         # ids of bos_token and sep_token, which every sequence needs
@@ -194,7 +195,7 @@ class Vocabulary:
         if known is not None:
             return known.content
         if self._decoder is None:
-            self._decoder = {value: key for key, value in self.encoder.items()}
+            self._decoder = tokens_by_id(self.encoder)
         return self._decoder.get(index, self.named.get("unk_token", ""))
 
     def tokens(self, indices: Iterable[int]) -> list[str]:

@@ -137,7 +137,7 @@ def test_what_is_read_has_a_hash(name: str, copy: Path) -> None:
 def test_all_files_that_a_tokenizer_reads_are_known() -> None:
     names = {
         getattr(tokenizer_files, name)
-        for name in ("VOCAB", "MERGES", "CONFIG", "SPECIAL_MAP", "ADDED", "TABLES", "WHOLE_WORDS")
+        for name in ("VOCAB", "MERGES", "CONFIG", "SPECIAL_MAP", "ADDED", "TABLES", "WHOLE_WORDS", "TOKEN_INDEX")
     }
     assert names | {"config.json"} <= {*READ_FILES}
 

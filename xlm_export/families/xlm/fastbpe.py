@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xlm_export.errors import CheckpointError
-from xlm_runtime.tokenization.files import ADDED, CONFIG, MERGES, SPECIAL_MAP, VOCAB
+from xlm_runtime.tokenization.files import ADDED, CONFIG, SPECIAL_MAP
+from xlm_runtime.tokenization.word_files import MERGES, VOCAB
 
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{number}>" for number in range(10)))
 _INSIDE = "@@"  # fastBPE's mark of a piece that is not the last of its word
