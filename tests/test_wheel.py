@@ -1,4 +1,7 @@
-"""The wheel in a clean environment with numpy and onnxruntime alone: the runtime's tests pass there."""
+"""The wheel in clean environments with numpy and onnxruntime alone: the runtime's tests pass there.
+
+Of each Python from 3.10 on that is found, with the oldest and the newest libraries that the project declares.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.make_bundles import NAMES
+from tests.sharing import make_once
 
 ROOT = Path(__file__).resolve().parents[1]
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 FORBIDDEN = ("torch", "transformers", "sacremoses", "onnx", "onnxscript", "safetensors", "huggingface_hub")
 
 
@@ -26,17 +31,52 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.whole
-def test_the_runtime_needs_numpy_and_an_engine_alone(bundles: Bundles, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__"))
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
-    (wheel,) = tmp_path.glob("xlm_onnx-*.whl")
+LIBRARIES = {
+    "3.10": ("numpy==1.24.*", "onnxruntime==1.20.*"),
+    "3.11": ("numpy", "onnxruntime"),
+    "3.12": ("numpy==1.26.*", "onnxruntime==1.22.*"),
+    "3.13": ("numpy==2.1.*", "onnxruntime==1.23.*"),
+    "3.14": ("numpy", "onnxruntime"),
+}
+"""Python → what is installed there beside the wheel; the first row has the oldest that pyproject.toml names."""
 
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "clean")
+
+def find_python(version: str) -> str | None:
+    """A Python of this version: the one that runs the tests, one on the path, or one of pyenv's."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    others = [which] if (which := shutil.which(f"python{version}")) else []
+    for python in (sys.executable, *others, *sorted(root.glob(f"versions/{version}.*/bin/python"))):
+        code = "import sys, venv; print('.'.join(map(str, sys.version_info[:2])))"
+        found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+        if found.returncode == 0 and found.stdout.strip() == version:
+            return str(python)
+    return None
+
+
+@pytest.fixture(scope="session")
+def wheel(shared_folder: Path) -> Path:
+    """The project's wheel, built once for all workers."""
+
+    def build(folder: Path) -> None:
+        source = folder / "source"
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__"))
+        run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+
+    (found,) = make_once(shared_folder / "wheel", build).glob("xlm_onnx-*.whl")
+    return found
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("version", LIBRARIES)
+def test_the_runtime_needs_numpy_and_an_engine_alone(
+    version: str, bundles: Bundles, wheel: Path, tmp_path: Path
+) -> None:
+    found = find_python(version)
+    if found is None:
+        pytest.skip(f"no Python {version} here")
+    run(found, "-m", "venv", "--without-pip", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"
-    run(*pip, "--python", python, "install", f"{wheel}[cpu]", "pytest", "hypothesis")
+    run(*PIP, "--python", python, "install", f"{wheel}[cpu]", *LIBRARIES[version], "pytest", "hypothesis")
     absent = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
     assert run(python, "-c", absent, *FORBIDDEN).strip() == "[]"
 

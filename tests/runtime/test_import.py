@@ -20,7 +20,7 @@ HEAVY = {"asyncio", "ctypes.util", "http", "multiprocessing", "ssl", "subprocess
 
 CODE = """
 import sys
-import numpy
+import numpy, platform, typing  # the latter two are numpy's in some versions
 known = set(sys.modules)
 {}
 print(*sorted(set(sys.modules) - known))
