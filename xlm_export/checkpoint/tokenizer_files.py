@@ -11,7 +11,7 @@ from xlm_export.families.table import export_family
 from xlm_runtime.config import XLMConfig
 from xlm_runtime.families import read_config
 from xlm_runtime.tokenization import XLMTokenizer
-from xlm_runtime.tokenization.files import VOCAB
+from xlm_runtime.tokenization.word_files import VOCAB
 
 
 def checkpoint_tokenizer(source: Source, tokenizer: str | Path | None = None) -> XLMTokenizer:

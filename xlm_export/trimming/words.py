@@ -60,18 +60,19 @@ def select_words(
         also: further ids that are needed, such as those that a configuration names.
     """
     vocabulary = tokenizer.vocabulary
-    names = {index: word for word, index in vocabulary.encoder.items()}
+    encoder, table = dict(vocabulary.encoder), dict(vocabulary.ranks)
+    names = {index: word for word, index in encoder.items()}
     ids = {index for index, count in counts.items() if count >= min_count}
     ids |= {*range(min(FIRST_IDS, vocab_size)), *vocabulary.added, *also}
-    ids |= {index for word, index in vocabulary.encoder.items() if len(word.removesuffix(END_OF_WORD)) < 2}
+    ids |= {index for word, index in encoder.items() if len(word.removesuffix(END_OF_WORD)) < 2}
     alias = tokenizer.encoder.mask_alias
-    if alias in vocabulary.encoder:
-        ids.add(vocabulary.encoder[alias])
+    if alias is not None and alias in encoder:
+        ids.add(encoder[alias])
     if keep_scripts:
         scripts = frequent_scripts({names[index]: count for index, count in counts.items() if index in names})
-        ids |= {index for word, index in vocabulary.encoder.items() if scripts_of(word) <= scripts}
-    ranks = kept_merges((names[index] for index in ids if index in names), vocabulary.ranks, vocabulary.encoder)
-    ids |= {vocabulary.encoder[word] for word in map(result, ranks) if word in vocabulary.encoder}
+        ids |= {index for word, index in encoder.items() if scripts_of(word) <= scripts}
+    ranks = kept_merges((names[index] for index in ids if index in names), table, encoder)
+    ids |= {encoder[word] for word in map(result, ranks) if word in encoder}
     return Selection(tuple(sorted(ids)), ranks)
 
 

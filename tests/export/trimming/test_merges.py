@@ -9,7 +9,7 @@ import pytest
 from tests.paths import SHARED
 from xlm_export.trimming.merges import derivation, initial_symbols, kept_merges, result
 from xlm_runtime.tokenization.bpe import END_OF_WORD, BytePairs
-from xlm_runtime.tokenization.files import read_merges, read_vocabulary
+from xlm_runtime.tokenization.word_files import read_words
 
 LETTERS = "abc"
 
@@ -82,7 +82,7 @@ def test_a_merge_by_the_way_is_kept_though_it_is_no_word() -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no reference data at {SHARED}")
 def test_a_real_table_has_one_derivation_for_each_word() -> None:
     folder = SHARED / "xlm-clm-ende-1024"
-    vocabulary, ranks = read_vocabulary(folder / "vocab.json"), read_merges(folder / "merges.txt")
+    vocabulary, ranks, _ = read_words(folder / "vocab.json", folder / "merges.txt")
     rng = random.Random(0)
     wanted = set(rng.sample(sorted(vocabulary), 1000))
     merges = kept_merges(wanted, ranks, vocabulary)
