@@ -6,11 +6,16 @@ import argparse
 import errno
 import logging
 import os
+import shutil
+import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from xlm_runtime.cli import commands
@@ -25,8 +30,12 @@ TOKEN = "XLM_SERVE_TOKEN"
 """The environment variable with the bearer token."""
 
 LOOPBACK, PORT = "127.0.0.1", 8000
+_NAME = "xlm"  # of the application, in Serve
 # for messages between the processes of one machine: bodies are small
 _OBJECT_STORE_BYTES = 128 << 20
+# for Serve to end, when its replicas have answered what they had
+_ENDING_S = 10
+_SERVE_LOGS = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -131,34 +140,70 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.ray is None:
         check_address(args.host, args.port)
-    import ray
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if args.ray is None:
-        # replicas take turns on the CPUs, so Ray may put as many there as are asked for
-        cpus = max(available_cpus(), round(scaling.most * scaling.cpus_per_replica))
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
-        )
-    else:
-        ray.init(address=args.ray, logging_level=logging.WARNING)
-    try:
-        serve.start(http_options={"host": args.host, "port": args.port})
+    names = ", ".join(f"{each.name} ({each.task})" for each in served)
+    cpus = round(scaling.most * scaling.cpus_per_replica)
+    with ray_session(args.ray, cpus) as metrics_folder, _deleted(serve, options.timeout_s + _ENDING_S):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(http_options={"host": args.host, "port": args.port}, logging_config=_SERVE_LOGS)
         try:
-            serve.run(application(served, options, scaling), name="xlm")
+            serve.run(application(served, options, scaling, metrics_folder), name=_NAME)
         except RuntimeError as error:
             raise EngineError(f"The replicas did not start: {error}") from error
-        names = ", ".join(f"{each.name} ({each.task})" for each in served)
-        print(f"xlm-runtime: serving {names} at http://{args.host}:{args.port}, with /docs; Ctrl-C ends it", file=sys.stderr)
+        url = f"http://{args.host}:{args.port}"
+        print(f"xlm-runtime: serving {names} at {url}, with {url}/docs; Ctrl-C ends it", file=sys.stderr)
         while True:
             time.sleep(3600)
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int) -> Iterator[str | None]:
+    """A connection to a Ray cluster, or without an address one of this process's own, which ends with it.
+
+    Args:
+        address: host and port, or "auto".
+        cpus: for how many there is to be room in a cluster of one's own. Replicas take turns on the CPUs.
+
+    Returns:
+        A folder for figures, which goes with the cluster; None in another's.
+
+    Raises:
+        EngineError: there is no cluster there, or none can be started.
+    """
+    import ray
+
+    folder, own = None, {}
+    if address is None:
+        folder = tempfile.mkdtemp(prefix="xlm-")  # short: the names of sockets in it may have 107 bytes
+        own = {
+            "num_cpus": max(available_cpus(), cpus),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_node_ip_address": LOOPBACK,
+            "_temp_dir": folder,
+        }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            ray.init(address="local" if address is None else address, logging_level=logging.ERROR, **own)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise EngineError(f"Ray cannot be {'started' if address is None else 'reached'}: {error}") from error
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets one of its own
+        yield None if folder is None else str(Path(folder, "metrics"))
     finally:
-        serve.shutdown()
         ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _deleted(serve: Any, seconds: float) -> Iterator[None]:
+    """At the end the replicas answer what they have and go. Where Ray is gone already, nobody waits for it longer."""
+    try:
+        yield
+    finally:
+        ending = Thread(target=serve.delete, args=(_NAME,), daemon=True)
+        ending.start()
+        ending.join(seconds)
 
 
 def check_address(host: str, port: int) -> None:
