@@ -21,7 +21,7 @@ from typing import Any
 from xlm_runtime.cli import commands
 from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.cli.provider_options import add_provider_options, gpu_options
-from xlm_runtime.errors import EngineError, InputError
+from xlm_runtime.errors import EngineError, InputError, XLMError
 from xlm_runtime.machine import available_cpus
 from xlm_runtime.serving.deployment import Scaling, application, import_serve
 from xlm_runtime.serving.options import ServingOptions, read_served
@@ -35,6 +35,7 @@ _NAME = "xlm"  # of the application, in Serve
 _OBJECT_STORE_BYTES = 128 << 20
 # for Serve to end, when its replicas have answered what they had
 _ENDING_S = 10
+_ERRORS = XLMError.__module__
 _SERVE_LOGS = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             serve.run(application(served, options, scaling, metrics_folder), name=_NAME)
         except RuntimeError as error:
-            raise EngineError(f"The replicas did not start: {error}") from error
+            raise EngineError(f"The replicas did not start: {_cause(serve) or error}") from error
         url = f"http://{args.host}:{args.port}"
         print(f"xlm-runtime: serving {names} at {url}, with {url}/docs; Ctrl-C ends it", file=sys.stderr)
         while True:
@@ -204,6 +205,14 @@ def _deleted(serve: Any, seconds: float) -> Iterator[None]:
         ending = Thread(target=serve.delete, args=(_NAME,), daemon=True)
         ending.start()
         ending.join(seconds)
+
+
+def _cause(serve: Any) -> str | None:
+    """Why replicas do not start: the last error that is ours in what Serve says of them."""
+    states = [status.deployments.values() for status in serve.status().applications.values()]
+    lines = [line for state in states for each in state for line in each.message.splitlines()]
+    ours = [line for line in lines if line.startswith(f"{_ERRORS}.")]
+    return ours[-1].partition(": ")[2] if ours else None
 
 
 def check_address(host: str, port: int) -> None:

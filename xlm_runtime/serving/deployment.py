@@ -17,6 +17,7 @@ from xlm_runtime.serving.options import Served, ServingOptions, read_served
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone unless it was asked for
     "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # the replicas' lines are JSON
+    "RAY_SERVE_LOG_TO_STDERR": "0",  # Serve's own go to files
 }
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # of the proxy and the replica there is room for, before requests queue in the proxy, which knows no 429 of ours
@@ -75,7 +76,7 @@ class Replica:
         self._options = options
         self._models = open_models(served, options)
 
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: N807
+    def __serve_build_asgi_app__(self) -> Any:
         """The name that Ray Serve calls."""
         from xlm_runtime.serving.app import make_app
 
