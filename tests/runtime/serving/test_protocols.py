@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import InferenceClient, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 from starlette.testclient import TestClient
 
 from tests.conftest import Bundles
@@ -29,15 +30,9 @@ def pipes(bundles: Bundles) -> dict[str, Any]:
 @pytest.fixture
 def hub(client: TestClient) -> Iterator[Any]:
     """Hugging Face's client of a model of the server."""
-    set_client_factory(lambda: client)
+    set_client_factory(lambda: TestClient(client.app))  # which it closes in the end
     yield lambda model: InferenceClient(model=f"http://testserver/models/{model}")
-    set_client_factory(_default_factory())
-
-
-def _default_factory() -> Any:
-    from huggingface_hub.utils import _http
-
-    return _http.default_client_factory
+    set_client_factory(default_client_factory)
 
 
 def test_hugging_faces_client_reads_every_task(hub: Any, pipes: dict[str, Any]) -> None:
