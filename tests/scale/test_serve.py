@@ -92,11 +92,3 @@ def test_a_server_answers_as_the_pipelines_do(bundles: Bundles, tmp_path: Path) 
     requests = [json.loads(line) for line in lines if line.startswith('{"time"')]
     assert {"labels", "text-generation"} <= {line.get("model") for line in requests}
     assert not any(secret in server.text() for secret in (TOKEN, TEXTS[0], TEXTS[1]))
-
-
-def test_what_does_not_start_is_told_in_a_sentence(bundles: Bundles, tmp_path: Path) -> None:
-    with (
-        pytest.raises(RuntimeError, match=r"error: The replicas did not start: .*provider='openvino' needs the package"),
-        serving(tmp_path, bundles("text-classification"), "--provider", "openvino"),
-    ):
-        pass
