@@ -98,7 +98,7 @@ def application(
     """A Ray Serve application, for `serve.run`.
 
     Args:
-        served: the bundles, see `read_served`. Every node that has a replica reads them under the same path.
+        served: the bundles, see `read_served`. Every node that has a replica reads them under the same path or address.
         options: by default those of `ServingOptions`, with the CPUs shared among the replicas.
         scaling: by default one replica.
         metrics_folder: where the replicas of a machine keep their figures, so that any of them can tell the sum; by

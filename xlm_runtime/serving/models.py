@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.errors import EngineError, OverloadedError
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.pipelines.text_generation import TextGenerationPipeline, TextPiece
@@ -145,7 +146,7 @@ def open_models(served: Iterable[Served], options: ServingOptions) -> dict[str, 
     for each in served:
         pipe = pipeline(
             each.task,
-            each.bundle,
+            local_bundle(each.bundle),
             options.provider,
             options.threads,
             options.precision,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlm_runtime.bundle import Bundle
+from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.errors import InputError
 from xlm_runtime.pipelines import PIPELINES
 from xlm_runtime.sessions import GpuOptions
@@ -21,7 +22,7 @@ class Served:
 
     Attributes:
         name: in the URLs.
-        bundle: its folder.
+        bundle: its folder, or an address, see `local_bundle`.
         task: a name out of `PIPELINES`.
     """
 
@@ -81,12 +82,13 @@ def read_served(given: Sequence[str], task: str | None = None) -> tuple[Served, 
     """The bundles of a command line, each looked at.
 
     Args:
-        given: `BUNDLE`, which is named after its folder, or `NAME=BUNDLE`.
+        given: `BUNDLE`, which is named after its folder, or `NAME=BUNDLE`. An address is fetched, see `local_bundle`.
         task: the task of all of them; by default the one that each was exported for.
 
     Raises:
         InputError: no bundle, a name that is no part of a URL or that two have, a task that a bundle is not for.
         BundleError: a folder that is no bundle.
+        MissingExtraError: fsspec is not installed, and an address was given.
     """
     if not given:
         raise InputError("No bundle was given; name the folder of at least one.")
@@ -103,19 +105,23 @@ def read_served(given: Sequence[str], task: str | None = None) -> tuple[Served, 
                 f"Two models have the name '{name}': {served[name].bundle} and {folder}; give one of them another "
                 f"as NAME={folder}."
             )
-        made_for = Bundle.load(folder).task
+        made_for = Bundle.load(local_bundle(folder)).task
         chosen = made_for if task is None else task
         if chosen not in PIPELINES:
             raise InputError(f"Unknown task '{chosen}'; expected one of {', '.join(PIPELINES)}.")
         if PIPELINES[chosen].bundle_task != made_for:
             raise InputError(f"The bundle '{folder}' is for {made_for}, not for {chosen}.")
-        served[name] = Served(name, str(Path(folder).resolve()), chosen)
+        served[name] = Served(name, folder if _is_address(folder) else str(Path(folder).resolve()), chosen)
     return tuple(served.values())
 
 
 def _split(given: str) -> tuple[str, str]:
-    """Name and folder. A folder whose own name has an equals sign is one."""
+    """Name and folder. A folder whose own name has an equals sign is one, and so is an address that has one."""
     name, equals, folder = given.partition("=")
-    if equals and not Path(given).exists():
+    if equals and not _is_address(name) and not Path(given).exists():
         return name, folder
-    return Path(given).resolve().name, given
+    return given.rstrip("/").rpartition("/")[2] if _is_address(given) else Path(given).resolve().name, given
+
+
+def _is_address(folder: str) -> bool:
+    return "://" in folder

@@ -14,6 +14,7 @@ from tests.runtime.cli.conftest import Run
 from xlm_runtime.cli.serve import check_address
 from xlm_runtime.errors import InputError
 from xlm_runtime.serving.deployment import Scaling
+from xlm_runtime.serving.models import open_models
 from xlm_runtime.serving.options import Served, ServingOptions, read_served
 
 
@@ -85,3 +86,19 @@ def test_bundles_have_their_folders_names_or_ones_own(bundles: Bundles, monkeypa
     assert Scaling(2).most == 2
     assert Scaling(2, 5).most == 5
     assert Path(served.bundle).is_absolute()
+
+
+def test_a_bundle_at_an_address_is_fetched_by_each_machine(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setenv("XLM_CACHE", str(tmp_path))
+    address = bundles("text-classification").as_uri()
+    served = read_served([f"{address}/", f"labels={address}"])
+    assert served == (
+        Served("text-classification", f"{address}/", "text-classification"),
+        Served("labels", address, "text-classification"),
+    )
+    options = ServingOptions(threads=1)
+    (model, _) = open_models(served, options).values()
+    assert model.pipe.model.bundle.folder.is_relative_to(tmp_path)
