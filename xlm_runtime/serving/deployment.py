@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.machine import available_cpus
-from xlm_runtime.serving.options import Served, ServingOptions, read_served
+from xlm_runtime.serving.options import METRICS_FOLDER, Served, ServingOptions, read_served
 
 # what Ray reads when it is imported
 _ENVIRONMENT = {
@@ -19,7 +19,6 @@ _ENVIRONMENT = {
     "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # the replicas' lines are JSON
     "RAY_SERVE_LOG_TO_STDERR": "0",  # Serve's own go to files
 }
-_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # of the proxy and the replica there is room for, before requests queue in the proxy, which knows no 429 of ours
 _ONGOING_BEYOND_QUEUE = 1024
 
@@ -70,7 +69,7 @@ class Replica:
         from xlm_runtime.serving.logs import start_logging
         from xlm_runtime.serving.models import open_models
 
-        if folder := os.environ.get(_METRICS_FOLDER):
+        if folder := os.environ.get(METRICS_FOLDER):
             os.makedirs(folder, exist_ok=True)
         start_logging(options.log_file)
         self._options = options
@@ -128,7 +127,7 @@ def application(
         ray_actor_options={
             "num_cpus": scaling.cpus_per_replica,
             "num_gpus": scaling.gpus_per_replica,
-            "runtime_env": {"env_vars": {_METRICS_FOLDER: folder}},
+            "runtime_env": {"env_vars": {METRICS_FOLDER: folder}},
         },
         health_check_period_s=5,
         health_check_timeout_s=30,

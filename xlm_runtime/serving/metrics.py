@@ -8,9 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from xlm_runtime.model.batcher import BatchReport
-
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder in which prometheus_client sums up the processes of a machine, here replicas."""
+from xlm_runtime.serving.options import METRICS_FOLDER
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -67,9 +65,9 @@ class Metrics:
             self._queue.labels(model).observe(seconds)
 
     def text(self) -> bytes:
-        """In Prometheus' text format, those of all replicas on this machine where `FOLDER` says where they are."""
+        """In Prometheus' text format, those of all replicas on this machine where `METRICS_FOLDER` is set."""
         registry = self._registry
-        if FOLDER in os.environ:
+        if METRICS_FOLDER in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

@@ -13,6 +13,9 @@ from xlm_runtime.errors import InputError
 from xlm_runtime.pipelines import PIPELINES
 from xlm_runtime.sessions import GpuOptions
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder in which prometheus_client sums up the processes of a machine, here replicas."""
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 

@@ -13,7 +13,7 @@ from tests.conftest import Bundles
 from tests.runtime.cli.conftest import Run
 from xlm_runtime.cli.serve import check_address
 from xlm_runtime.errors import InputError
-from xlm_runtime.serving.deployment import Scaling
+from xlm_runtime.serving.deployment import Scaling, build
 from xlm_runtime.serving.models import open_models
 from xlm_runtime.serving.options import Served, ServingOptions, read_served
 
@@ -67,6 +67,11 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 is taken by another program"):
             check_address("127.0.0.1", port)
     check_address("127.0.0.1", port)
+
+
+def test_an_unknown_argument_of_the_application_is_refused(bundles: Bundles) -> None:
+    with pytest.raises(InputError, match="Unknown argument 'replica' of the application"):
+        build({"bundles": str(bundles("fill-mask")), "replica": 2, "max_queue": 5})
 
 
 def test_a_token_that_no_header_can_hold_is_refused() -> None:

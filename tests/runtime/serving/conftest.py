@@ -1,18 +1,21 @@
-"""An application with tiny bundles, asked in this process."""
+"""An application with tiny bundles, asked in this process; nothing of it where numpy and an engine are alone."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from tests.conftest import Bundles
-from xlm_runtime.serving.app import make_app
-from xlm_runtime.serving.models import open_models
-from xlm_runtime.serving.options import ServingOptions, read_served
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("huggingface_hub") is None:
+    collect_ignore_glob = ["test_*.py"]
 
 TASKS = (
     "feature-extraction",
@@ -24,12 +27,18 @@ TASKS = (
     "question-answering",
 )
 
-Serve = Callable[..., TestClient]
+Serve = Callable[..., "TestClient"]
 
 
 @pytest.fixture(scope="package")
 def serve(bundles: Bundles) -> Iterator[Serve]:
     """A function that serves bundles by their names, with options of `ServingOptions`, and gives a client."""
+    from starlette.testclient import TestClient
+
+    from xlm_runtime.serving.app import make_app
+    from xlm_runtime.serving.models import open_models
+    from xlm_runtime.serving.options import ServingOptions, read_served
+
     with ExitStack() as stack:
 
         def start(*names: str, task: str | None = None, **options: Any) -> TestClient:
