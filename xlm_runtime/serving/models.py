@@ -11,6 +11,7 @@ from typing import Any
 
 from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.errors import EngineError, OverloadedError
+from xlm_runtime.generation import GenerationOptions
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.pipelines.text_generation import TextGenerationPipeline, TextPiece
 from xlm_runtime.serving.errors import RefusedError
@@ -126,6 +127,10 @@ class ServedModel:
         most = self._options.max_texts
         if isinstance(inputs, list) and len(inputs) > most:
             raise RefusedError(413, "validation", f"The request has {len(inputs)} inputs; expected at most {most}.")
+        if isinstance(asked := arguments.get("options"), GenerationOptions):
+            rows = max(asked.num_beams, asked.num_return_sequences)
+            if rows > most:
+                raise RefusedError(413, "validation", f"A text has {rows} beams or sequences; expected at most {most}.")
         chars = _characters([inputs, *(value for name, value in arguments.items() if name != "on_error")])
         if chars > self._options.max_text_chars:
             raise RefusedError(

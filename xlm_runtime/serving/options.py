@@ -46,7 +46,7 @@ class ServingOptions:
         max_streams: how many texts of a model may be streamed at the same time in a replica; more get 429.
         max_body_bytes: of a request.
         max_text_chars: of all its strings together.
-        max_texts: inputs of a request.
+        max_texts: inputs of a request, and beams or sequences of a text.
         timeout_s: seconds until a request that is not answered gets 504.
         token: what clients send as `Authorization: Bearer TOKEN`; None for no such check.
         log_file: where log lines go, one JSON object each; by default standard error.

@@ -81,6 +81,12 @@ class Held:
         (LABELS, {"inputs": ["a"] * 257}, 413, "The request has 257 inputs; expected at most 256."),
         (LABELS, {"inputs": "a" * 100_001}, 413, "The texts have 100,001 characters; expected at most 100,000."),
         (LABELS, {"inputs": "é" * 600_000}, 413, "The body has more than 1,048,576 bytes"),
+        (
+            "/models/text-generation",
+            {"inputs": TEXT, "parameters": {"num_beams": 257}},
+            413,
+            "A text has 257 beams or sequences; expected at most 256.",
+        ),
         ("/models/nobody", {"inputs": TEXT}, 404, "There is no model 'nobody'; served are feature-extraction, "),
         ("/models", {"inputs": TEXT}, 404, "Not Found"),
         ("/health", {}, 405, "Method Not Allowed"),

@@ -35,6 +35,7 @@ def hub(client: TestClient) -> Iterator[Any]:
     set_client_factory(default_client_factory)
 
 
+@pytest.mark.filterwarnings("ignore:You should not use the 'timeout' argument")
 def test_hugging_faces_client_reads_every_task(hub: Any, pipes: dict[str, Any]) -> None:
     text, masked = TEXTS[0], "The <mask> town."
     labels = hub("text-classification").text_classification(text)
