@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import ceil
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -142,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ray is None:
         check_address(args.host, args.port)
     names = ", ".join(f"{each.name} ({each.task})" for each in served)
-    cpus = round(scaling.most * scaling.cpus_per_replica)
+    cpus = ceil(scaling.most * scaling.cpus_per_replica)
     with ray_session(args.ray, cpus) as metrics_folder, _deleted(serve, options.timeout_s + _ENDING_S):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": args.host, "port": args.port}, logging_config=_SERVE_LOGS)
@@ -199,10 +200,15 @@ def ray_session(address: str | None, cpus: int) -> Iterator[str | None]:
 @contextmanager
 def _deleted(serve: Any, seconds: float) -> Iterator[None]:
     """At the end the replicas answer what they have and go. Where Ray is gone already, nobody waits for it longer."""
+
+    def delete() -> None:
+        with suppress(Exception):
+            serve.delete(_NAME)
+
     try:
         yield
     finally:
-        ending = Thread(target=serve.delete, args=(_NAME,), daemon=True)
+        ending = Thread(target=delete, daemon=True)
         ending.start()
         ending.join(seconds)
 
