@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.providers import AUTO, PROVIDERS
@@ -46,19 +47,27 @@ def open_pipeline(task: str, args: argparse.Namespace) -> Any:
     Raises:
         InputError: options for a GPU and a provider on the CPU, or what `pipeline` refuses.
     """
-    names = ("device", "engine", "engine_host_code", "cuda_graphs")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    gpu = GpuOptions(**given) if given else None
     opened = pipeline(
         task,
-        args.bundle,
+        local_bundle(args.bundle),
         args.provider,
         args.threads,
         args.precision,
-        gpu=gpu,
+        gpu=gpu_options(args),
         engine_cache=args.engine_cache,
         cache_mb=args.cache_mb,
     )
     if args.provider == AUTO:
         print(f"xlm-runtime: {opened.model.reason}", file=sys.stderr)
     return opened
+
+
+def gpu_options(args: argparse.Namespace) -> GpuOptions | None:
+    """The options for a GPU, None where there are none.
+
+    Raises:
+        InputError: what `GpuOptions` refuses.
+    """
+    names = ("device", "engine", "engine_host_code", "cuda_graphs")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return GpuOptions(**given) if given else None
