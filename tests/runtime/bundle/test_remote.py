@@ -106,7 +106,9 @@ def test_what_is_no_bundle(bundles: Bundles, remote: Any, cache: Path, name: str
     assert not [path for path in cache.iterdir() if not path.name.endswith(".lock")]
 
 
-@pytest.mark.parametrize(("address", "message"), [("nowhere://x", "fsspec cannot read it"), ("memory://x", "'bundle.js")])
+@pytest.mark.parametrize(
+    ("address", "message"), [("nowhere://x", "fsspec cannot read it"), ("memory://x", "'bundle.json' cannot be read")]
+)
 def test_where_nothing_is(address: str, message: str) -> None:
     with pytest.raises(BundleError, match=message):
         local_bundle(address)

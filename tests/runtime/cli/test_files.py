@@ -15,7 +15,7 @@ from tests.runtime.cli.conftest import Run
 from tests.runtime.jobs.echo import KEYS, answer
 from tests.runtime.texts import LANGS, TEXTS
 from xlm_runtime import pipeline
-from xlm_runtime.cli import files
+from xlm_runtime.cli import tasks
 from xlm_runtime.model.batching import BatchOptions
 
 CLASSIFY = "text-classification"
@@ -90,7 +90,7 @@ def test_what_cuts_a_job_is_said(
         return answer(items)
 
     opened = SimpleNamespace(model=None, batching=BatchOptions(), input_keys=KEYS, answer=answer_or_cut)
-    monkeypatch.setattr(files, "open_pipeline", lambda task, args: opened)
+    monkeypatch.setattr(tasks, "open_pipeline", lambda task, args: opened)
     command = (CLASSIFY, folder, "--input", source, "--output", tmp_path / "out.jsonl")
     said = "xlm-runtime: stopped behind 512 rows; the same command goes on there\n"
     if isinstance(cut, KeyboardInterrupt):

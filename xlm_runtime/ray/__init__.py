@@ -1,0 +1,1 @@
+"""Answers by workers of a Ray cluster: files (`jobs`) and datasets of Ray Data."""

@@ -1,0 +1,1 @@
+"""A dataset of Ray Data, and the same with answers."""
