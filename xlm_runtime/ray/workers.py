@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -117,11 +118,8 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if "://" in address:
-        raise InputError(
-            f"'{address}' is an address for Ray's client; run the command on a machine of the cluster, as `ray job "
-            "submit` does, and give host:port or auto."
-        )
+    if address not in (LOCAL, "auto"):
+        _check_address(address)
     own = {"num_cpus": available_cpus(), "include_dashboard": False} if address == LOCAL else {}
     handles = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if handles else None
@@ -138,3 +136,16 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Whether something listens there; Ray would try for ever."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(
+            f"Ray's address is '{address}'; expected host:port of a cluster that this machine belongs to, or auto."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"Ray at '{address}' cannot be reached: {error}") from error
