@@ -28,8 +28,11 @@ test-fast: $(VENV)/.test
 test-whole: $(VENV)/.test $(OPTIMUM)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m whole
 
+# Triton's tests start a server there, Ray's run there with bundles that are exported here
 test-scale: $(VENV)/.test $(SCALE)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m scale
+	$(BIN)/python -m tests.make_bundles $(SCALE)/bundles
+	XLM_TEST_BUNDLES=$(CURDIR)/$(SCALE)/bundles $(SCALE)/bin/python -m pytest -m scale tests/scale/test_ray.py
 
 lint: $(VENV)/.test $(STUBS)/.installed
 	$(BIN)/ruff check .
