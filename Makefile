@@ -11,6 +11,7 @@ OPTIMUM := build/optimum
 STUBS := build/stubs
 SCALE := build/scale
 # tritonserver's Python backend loads a Python with a shared library, as Debian's is
+RAY_BUNDLES := text-classification text-generation feature-extraction
 SCALE_PYTHON ?= /usr/bin/python3.11
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -31,7 +32,7 @@ test-whole: $(VENV)/.test $(OPTIMUM)/.installed
 # Triton's tests start a server there, Ray's run there with bundles that are exported here
 test-scale: $(VENV)/.test $(SCALE)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m scale
-	$(BIN)/python -m tests.make_bundles $(SCALE)/bundles
+	$(BIN)/python -m tests.make_bundles $(SCALE)/bundles $(RAY_BUNDLES)
 	XLM_TEST_BUNDLES=$(CURDIR)/$(SCALE)/bundles $(SCALE)/bin/python -m pytest -m scale tests/scale/test_ray.py
 
 lint: $(VENV)/.test $(STUBS)/.installed

@@ -160,7 +160,7 @@ def _rows_done(part: Path) -> int:
 def table(runs: Sequence[Run], count: int) -> str:
     """In Markdown."""
     lines = [
-        "| way | seconds | to the first answer | texts/s | against one process | peak memory, MB | processes | output |",
+        "| way | seconds | to the first answer | texts/s | to one process | peak memory, MB | processes | output |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for each in runs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -95,7 +95,7 @@ def answering(
 
 def _chunks(
     job: Job, keys: Sequence[str], opening: Callable[[], Answer], workers: Workers, done: int, chunk_rows: int
-) -> Iterator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """The answers of each chunk."""
     ray = require()
     context = ray.data.DataContext.get_current().copy()
