@@ -11,8 +11,8 @@ OPTIMUM := build/optimum
 STUBS := build/stubs
 SCALE := build/scale
 # tritonserver's Python backend loads a Python with a shared library, as Debian's is
-RAY_BUNDLES := text-classification text-generation feature-extraction
 SCALE_PYTHON ?= /usr/bin/python3.11
+RAY_BUNDLES := text-classification text-generation feature-extraction
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-fast test-whole test-scale lint benchmark optimum clean
