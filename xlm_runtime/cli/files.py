@@ -19,7 +19,7 @@ from xlm_runtime.cli.progress import file_progress
 from xlm_runtime.errors import EngineError, InputError
 from xlm_runtime.jobs.formats import FORMATS, find_format
 from xlm_runtime.jobs.job import Answer, Job, digest, input_identity, run_job
-from xlm_runtime.jobs.part import Part, open_part
+from xlm_runtime.jobs.part import open_part
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.pipelines.base import Pipeline
 from xlm_runtime.providers import PROVIDERS
@@ -88,8 +88,6 @@ def run(args: argparse.Namespace, opening: Opening, keys: Sequence[str]) -> int:
         args.on_error,
     )
     folder = local_bundle(args.bundle)
-    if "://" not in args.bundle:
-        args.bundle = str(folder.absolute())  # workers are in another folder
     identity = {
         "input": input_identity(source),
         "bundle": digest(Bundle.load(folder).files),
@@ -100,7 +98,7 @@ def run(args: argparse.Namespace, opening: Opening, keys: Sequence[str]) -> int:
     chunk_rows = 1 if args.unbuffered else BatchOptions.window_rows
     with (
         open_part(output, identity, restart=args.restart, force=args.force) as part,
-        _answering(args, opening, workers, job, keys, part, chunk_rows) as answer,
+        _answering(args, opening, workers, job, keys, part.state.rows, chunk_rows) as answer,
     ):
         if part.state.rows:
             print(f"xlm-runtime: goes on behind {part.state.rows:,} rows", file=sys.stderr)
@@ -123,7 +121,7 @@ def _answering(
     workers: Workers | None,
     job: Job,
     keys: Sequence[str],
-    part: Part,
+    done: int,
     chunk_rows: int,
 ) -> Iterator[Answer]:
     """What answers the rows that are not done: a pipeline in this process, or workers of Ray."""
@@ -136,8 +134,11 @@ def _answering(
         workers = workers.placed(cluster_cpus())
         given = {name: value for name, value in vars(args).items() if name not in ("run", "parser")}
         there = argparse.Namespace(**given | {"threads": workers.threads})
+        for name in ("bundle", "engine_cache"):  # workers are in another folder
+            if (path := given[name]) is not None and "://" not in path:
+                setattr(there, name, str(Path(path).absolute()))
         open_there = partial(open_answer, opening, there, chunk_rows)
-        with answering(job, keys, open_there, workers, done=part.state.rows, chunk_rows=chunk_rows) as answer:
+        with answering(job, keys, open_there, workers, done=done, chunk_rows=chunk_rows) as answer:
             yield answer
 
 

@@ -12,7 +12,7 @@ import pickle
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -106,7 +106,7 @@ def _chunks(
     with ray.data.DataContext.current(context):
         tasks = ray.data.from_items([{"done": done}]).map_batches(
             _read_tasks,
-            fn_kwargs={"job": job, "keys": keys, "chunk_rows": chunk_rows},
+            fn_kwargs={"job": replace(job, input=job.input.absolute()), "keys": keys, "chunk_rows": chunk_rows},
             batch_format="pyarrow",
             num_cpus=0,
             label_selector=here,  # only this machine need have the file

@@ -131,6 +131,13 @@ def test_a_changed_bundle_is_another_job(run: Run, changed_bundle: Any, tmp_path
         (["--input", "{in}", "--output", "o.jsonl", "--columns", "a,a"], "--columns is 'a,a'; expected names"),
         (["--input", "{in}", "--output", "out"], "The name 'out' does not say what the file holds"),
         (["--input", ".", "--output", "o.jsonl", "--input-format", "csv"], "'.' is a folder, expected a file"),
+        (
+            ["--input", "{in}", "--output", "o.jsonl", "--workers", "2"],
+            "--workers is for workers of Ray; give --ray, too",
+        ),
+        (["--input", "{in}", "--output", "o.jsonl", "--ray", "--workers", "0"], "The number of workers is 0; expected"),
+        (["--input", "{in}", "--output", "o.jsonl", "--ray", "--gpus-per-worker", "1"], "'cpu' computes on the CPU"),
+        (["Good!", "--ray"], "--ray is for files; give --input and --output, too."),
         (["--format", "csv", "Good!"], "--format is for files; give --input and --output, too."),
     ],
 )
