@@ -141,7 +141,7 @@ def connected(address: str) -> Iterator[None]:
 def _check_address(address: str) -> None:
     """Whether something listens there; Ray would try for ever."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "://" in host or not port.isdecimal():
         raise InputError(
             f"Ray's address is '{address}'; expected host:port of a cluster that this machine belongs to, or auto."
         )
