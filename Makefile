@@ -12,6 +12,7 @@ STUBS := build/stubs
 SCALE := build/scale
 # tritonserver's Python backend loads a Python with a shared library, as Debian's is
 SCALE_PYTHON ?= /usr/bin/python3.11
+RAY_BUNDLES := text-classification text-generation feature-extraction
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-fast test-whole test-scale lint benchmark optimum clean
@@ -28,8 +29,11 @@ test-fast: $(VENV)/.test
 test-whole: $(VENV)/.test $(OPTIMUM)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m whole
 
+# Triton's tests start a server there, Ray's run there with bundles that are exported here
 test-scale: $(VENV)/.test $(SCALE)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) -m scale
+	$(BIN)/python -m tests.make_bundles $(SCALE)/bundles $(RAY_BUNDLES)
+	XLM_TEST_BUNDLES=$(CURDIR)/$(SCALE)/bundles $(SCALE)/bin/python -m pytest -m scale tests/scale/test_ray.py
 
 lint: $(VENV)/.test $(STUBS)/.installed
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
-"""One tiny bundle for each task: `python -m tests.make_bundles FOLDER`."""
+"""One tiny bundle for each task, or some of them: `python -m tests.make_bundles FOLDER [NAME…]`."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ def add_static_cache(folder: Path) -> None:
         add_graph(bundle, draft, source, entry, "optimized", {})
 
 
-def make_bundles(folder: Path) -> None:
-    """Write a bundle for every name in `NAMES`."""
-    for name in NAMES:
+def make_bundles(folder: Path, names: Sequence[str] = NAMES) -> None:
+    """Write a bundle for every name."""
+    for name in names:
         make_bundle(folder, name)
 
 
 if __name__ == "__main__":
-    make_bundles(Path(sys.argv[1]))
+    make_bundles(Path(sys.argv[1]), sys.argv[2:] or NAMES)

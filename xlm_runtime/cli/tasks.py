@@ -15,6 +15,7 @@ from xlm_runtime.cli.provider_options import add_provider_options, open_pipeline
 from xlm_runtime.errors import InputError
 from xlm_runtime.jobs.items import Item
 from xlm_runtime.model.model import BundleModel
+from xlm_runtime.pipelines import PIPELINES
 from xlm_runtime.pipelines.base import Pipeline
 from xlm_runtime.pipelines.feature_extraction import POOLINGS, FeatureExtractionOptions
 from xlm_runtime.pipelines.fill_mask import FillMaskOptions
@@ -96,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     command = COMMANDS[args.task]
     args.texts += command.texts(args)
     if args.input is not None or args.output is not None:
-        failed = files.run(args, command.options(args), lambda pipe: command.answering(pipe, args))
+        command.options(args)  # what contradicts itself is said before anything is opened
+        failed = files.run(args, open_answering, PIPELINES[args.task].make.input_keys)
         return EXIT_SOME_FAILED if failed else 0
     if unused := [name for name in files.FILE_OPTIONS if getattr(args, name)]:
         raise InputError(f"--{unused[0].replace('_', '-')} is for files; give --input and --output, too.")
@@ -106,9 +108,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("No text was given; write it behind the bundle, or - to read lines from standard input.")
     if from_stdin and sys.stdin is None:
         raise InputError("Standard input is closed; write texts behind the bundle, or give lines through a pipe.")
-    options_of = command.options(args)
-    pipe = open_pipeline(args.task, args)
-    options, answering = options_of(pipe.model), command.answering(pipe, args)
+    answering, options = open_answering(args)
     if args.unbuffered or on_terminal:
         answering.batching = replace(answering.batching, window_rows=1)
     items = inputs.from_lines(answering.input_keys) if from_stdin else inputs.from_arguments(args.texts)
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     answers: Any
     try:
         if command.stream is not None and args.stream:
-            answers = _stream(command.stream, pipe, _noting(items, taken), args.lang, options, on_error)
+            answers = _stream(command.stream, answering, _noting(items, taken), args.lang, options, on_error)
         else:
             answers = answering.answer(_noting(items, taken), lang=args.lang, on_error=on_error, options=options)
         for answer in answers:
@@ -141,6 +141,14 @@ def run(args: argparse.Namespace) -> int:
         where = f"{'line' if from_stdin else 'text'} {first.item}: {first.message}"
         print(f"xlm-runtime: {failed} left out, the first is {where}", file=sys.stderr)
     return EXIT_SOME_FAILED
+
+
+def open_answering(args: argparse.Namespace) -> tuple[Pipeline[Any, Any, Any, Any], Any]:
+    """Open the bundle: the pipeline that answers, and the options that it takes."""
+    command = COMMANDS[args.task]
+    options_of = command.options(args)
+    pipe = open_pipeline(args.task, args)
+    return command.answering(pipe, args), options_of(pipe.model)
 
 
 def _stream(

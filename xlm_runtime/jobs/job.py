@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from xlm_runtime.errors import InputError
 from xlm_runtime.jobs.formats import Format
 from xlm_runtime.jobs.part import Part, State
-from xlm_runtime.jobs.rows import Answered, check_columns, to_item
+from xlm_runtime.jobs.rows import Answered, Row, check_columns, to_item
 from xlm_runtime.pipelines.on_error import FailedItem
 
 Answer = Callable[[Iterable[Any]], Iterable[Any]]
@@ -41,6 +41,10 @@ class Job:
     columns: Mapping[str, str] | None = None
     on_error: str = "raise"
     record_every: float = 1.0
+
+    def rows(self) -> Iterator[Row]:
+        """Those of the input."""
+        return self.reads.read(self.input, None if self.columns is None else list(self.columns.values()))
 
 
 def input_identity(path: Path) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def run_job(
 def _answer_rows(
     job: Job, part: Part, answer: Answer, keys: Sequence[str], chunk_rows: int, progress: Callable[[int, int], None]
 ) -> None:
-    read = job.reads.read(job.input, None if job.columns is None else list(job.columns.values()))
+    read = job.rows()
     end = 0
     for row in islice(read, part.state.rows):
         end = row.end

@@ -74,7 +74,7 @@ def encode(answered: Sequence[Answered], columns: Sequence[str] | None) -> tuple
     records = [item.record(answer) for item, answer in answered]
     names = dict.fromkeys(name for record in records for name in record)
     try:
-        arrays = {name: pyarrow.array([_for_arrow(record.get(name)) for record in records]) for name in names}
+        arrays = {name: to_array([record.get(name) for record in records]) for name in names}
         table = pyarrow.table(arrays)
         before = pyarrow.ipc.read_schema(pyarrow.py_buffer(b64decode(columns[0]))) if columns else pyarrow.schema([])
         schema = pyarrow.unify_schemas([before, table.schema], promote_options="permissive")
@@ -88,8 +88,10 @@ def encode(answered: Sequence[Answered], columns: Sequence[str] | None) -> tuple
     return [sink.getvalue().to_pybytes()], [b64encode(schema.serialize()).decode()]
 
 
-def _for_arrow(value: Any) -> Any:
-    return list(value) if isinstance(value, np.ndarray) and value.ndim > 1 else value
+def to_array(values: Sequence[Any]) -> Any:
+    """Values as an Arrow array; matrices as lists of vectors."""
+    matrices = [list(each) if isinstance(each, np.ndarray) and each.ndim > 1 else each for each in values]
+    return require().array(matrices)
 
 
 def join(part: Path, output: Path) -> None:

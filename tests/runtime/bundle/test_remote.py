@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bundles
-from tests.paths import ROOT
 from xlm_runtime import pipeline
 from xlm_runtime.bundle import BUNDLE_FILE, Bundle
 from xlm_runtime.bundle.remote import CACHE_VARIABLE, local_bundle
@@ -66,7 +65,7 @@ def remote(bundles: Bundles) -> Any:
 
 def start(folder: Path, log: Path, fatal: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, "-c", CHILD, f"noting://{folder}", str(log), fatal]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
 def test_a_copy_is_the_bundle_and_is_made_once(bundles: Bundles, remote: Any, cache: Path) -> None:
@@ -107,7 +106,7 @@ def test_what_is_no_bundle(bundles: Bundles, remote: Any, cache: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("address", "message"), [("nowhere://x", "fsspec cannot read it"), ("memory://x", "'bundle.js")]
+    ("address", "message"), [("nowhere://x", "fsspec cannot read it"), ("memory://x", "'bundle.json' cannot be read")]
 )
 def test_where_nothing_is(address: str, message: str) -> None:
     with pytest.raises(BundleError, match=message):

@@ -15,7 +15,7 @@ from tests.runtime.cli.conftest import Run
 from tests.runtime.jobs.echo import KEYS, answer
 from tests.runtime.texts import LANGS, TEXTS
 from xlm_runtime import pipeline
-from xlm_runtime.cli import files
+from xlm_runtime.cli import tasks
 from xlm_runtime.model.batching import BatchOptions
 
 CLASSIFY = "text-classification"
@@ -90,7 +90,7 @@ def test_what_cuts_a_job_is_said(
         return answer(items)
 
     opened = SimpleNamespace(model=None, batching=BatchOptions(), input_keys=KEYS, answer=answer_or_cut)
-    monkeypatch.setattr(files, "open_pipeline", lambda task, args: opened)
+    monkeypatch.setattr(tasks, "open_pipeline", lambda task, args: opened)
     command = (CLASSIFY, folder, "--input", source, "--output", tmp_path / "out.jsonl")
     said = "xlm-runtime: stopped behind 512 rows; the same command goes on there\n"
     if isinstance(cut, KeyboardInterrupt):
@@ -131,6 +131,13 @@ def test_a_changed_bundle_is_another_job(run: Run, changed_bundle: Any, tmp_path
         (["--input", "{in}", "--output", "o.jsonl", "--columns", "a,a"], "--columns is 'a,a'; expected names"),
         (["--input", "{in}", "--output", "out"], "The name 'out' does not say what the file holds"),
         (["--input", ".", "--output", "o.jsonl", "--input-format", "csv"], "'.' is a folder, expected a file"),
+        (
+            ["--input", "{in}", "--output", "o.jsonl", "--workers", "2"],
+            "--workers is for workers of Ray; give --ray, too",
+        ),
+        (["--input", "{in}", "--output", "o.jsonl", "--ray", "--workers", "0"], "The number of workers is 0; expected"),
+        (["--input", "{in}", "--output", "o.jsonl", "--ray", "--gpus-per-worker", "1"], "'cpu' computes on the CPU"),
+        (["Good!", "--ray"], "--ray is for files; give --input and --output, too."),
         (["--format", "csv", "Good!"], "--format is for files; give --input and --output, too."),
     ],
 )
