@@ -46,6 +46,10 @@ class CachePlace:
         """
         self._bundle.check_files(self._bundle.files_of(self._graph))
 
+    def source_bytes(self) -> int:
+        """Size of the graph's files."""
+        return sum(self._bundle.path(name).stat().st_size for name in self._bundle.files_of(self._graph))
+
     def failure(self, what: str, error: OSError) -> InputError:
         """The error of a cache that cannot be "read" or "written"."""
         return InputError(f"The engine cache '{self.folder}' cannot be {what} ({error.strerror}); name a folder that "
