@@ -13,7 +13,7 @@ import numpy as np
 from xlm_runtime.errors import EngineError, MissingExtraError
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import Provider
-from xlm_runtime.sessions.prepared_graphs import WEIGHTS_FILE, PreparedGraph, saves_packed_weights
+from xlm_runtime.sessions.prepared_graphs import WEIGHTS_FILE, find_place
 from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions, narrow_to_bfloat16, widen_bfloat16
 
 # After a call of more tokens than this the memory it needed goes back to the system, see `session_options`.
@@ -27,9 +27,7 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 def open_on_cpu(source: GraphSource, provider: Provider, options: SessionOptions) -> OnnxRuntimeSession:
     """`Opener` of provider "cpu"."""
     onnxruntime = import_onnxruntime(provider)
-    kept = None
-    if options.engine_cache is not None and saves_packed_weights(onnxruntime.__version__):
-        kept = PreparedGraph(options.engine_cache, source, onnxruntime.__version__, required=options.cache_required)
+    kept = find_place(source, options, onnxruntime.__version__)
 
     def open_file(path: Path, change: Callable[[Any], None]) -> Any:
         settings = session_options(onnxruntime, options.threads)

@@ -22,7 +22,7 @@ from xlm_runtime.bundle.locks import alone
 from xlm_runtime.errors import EngineError
 from xlm_runtime.machine import available_memory, cpu_features, cpu_name
 from xlm_runtime.sessions.engine_cache import CachePlace
-from xlm_runtime.sessions.session import GraphSource
+from xlm_runtime.sessions.session import GraphSource, SessionOptions
 
 GRAPH_FILE, WEIGHTS_FILE, STAMP_FILE = "model.onnx", "model.data", "stamp.json"
 
@@ -37,34 +37,38 @@ _DISK, _MEMORY = 4, 3  # times the graph that have to be free
 _FIRST_VERSION = (1, 21)  # of ONNX Runtime that saves packed weights
 
 
-def saves_packed_weights(version: str) -> bool:
-    """Whether an ONNX Runtime of this version does."""
-    return tuple(int(part) for part in version.split(".")[:2]) >= _FIRST_VERSION
+def find_place(source: GraphSource, options: SessionOptions, version: str) -> PreparedGraph | None:
+    """Where a graph is kept for an ONNX Runtime of this version; None if it is not.
+
+    Raises:
+        InputError, BundleError: see `CachePlace`.
+    """
+    folder, required = options.engine_cache, options.cache_required
+    if folder is None or tuple(int(part) for part in version.split(".")[:2]) < _FIRST_VERSION:
+        return None
+    cpu = cpu_features()
+    environment = {
+        "format": _FORMAT,
+        "onnxruntime": version,
+        "cpu": [cpu_name(), cpu.architecture, *sorted(cpu.found)],
+    }
+    place = CachePlace(folder, source, environment, "onnxruntime")
+    if not required and place.source_bytes() < _LEAST_BYTES:
+        return None
+    return PreparedGraph(place, required=required)
 
 
 class PreparedGraph:
     """The place of one prepared graph: a folder with the graph, its weights, and a stamp that tells their hashes.
 
     Args:
-        folder: the cache, which is made where it is missing, for this user alone.
-        source: a graph of a bundle.
-        version: ONNX Runtime's.
-        required: whether a folder that cannot be used is an error. Without it the graph is opened as if there were no
-            cache; small graphs are not kept; and the least recently used make room for a new one.
-
-    Raises:
-        InputError, BundleError: see `CachePlace`.
+        place: in the cache, which is made where it is missing, for this user alone.
+        required: whether a cache that cannot be used is an error. Without it the graph is opened as if there were
+            none, and the least recently used make room for a new one.
     """
 
-    def __init__(self, folder: Path, source: GraphSource, version: str, *, required: bool) -> None:
-        cpu = cpu_features()
-        environment = {
-            "format": _FORMAT,
-            "onnxruntime": version,
-            "cpu": [cpu_name(), cpu.architecture, *sorted(cpu.found)],
-        }
-        self._place = CachePlace(folder, source, environment, "onnxruntime")
-        self._required = required
+    def __init__(self, place: CachePlace, *, required: bool) -> None:
+        self._place, self._required = place, required
 
     def find(self) -> Path | None:
         """The prepared graph's file; None where there is none, or a damaged one.
@@ -95,8 +99,8 @@ class PreparedGraph:
             prepare: writes a graph with this path, and its weights beside it, and sees that they can be opened.
 
         Returns:
-            The prepared graph's file; None where another process is making it, or, without `required`, it is not worth
-            its place or has none.
+            The prepared graph's file; None where another process is making it, or, without `required`, where it cannot be
+            kept.
 
         Raises:
             BundleError: the graph's files are not those that `bundle.json` names.
@@ -120,14 +124,10 @@ class PreparedGraph:
             return None
 
     def _has_room(self) -> bool:
-        """Whether the graph is worth its place, and fits in the disk and in memory."""
-        size = self._place.source_bytes()
-        memory = available_memory()
-        return (
-            size >= _LEAST_BYTES
-            and shutil.disk_usage(self._place.folder).free >= _DISK * size
-            and (memory is None or memory >= _MEMORY * size)
-        )
+        """Whether disk and memory have room to spare."""
+        size, memory = self._place.source_bytes(), available_memory()
+        free = shutil.disk_usage(self._place.folder).free
+        return free >= _DISK * size and (memory is None or memory >= _MEMORY * size)
 
     def _write(self, prepare: Callable[[Path], None]) -> Path:
         """While the lock is held: nobody else writes here, so what lies under the draft's name was left by the dead."""
