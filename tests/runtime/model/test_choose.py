@@ -238,7 +238,7 @@ def test_an_engine_cache_is_for_the_provider_that_is_chosen(folder: Path, tmp_pa
 def test_a_chosen_engine_that_fails_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(folder, {("model.onnx", "cpu"): 2.0, ("model.onnx", "openvino"): 1.0})
 
-    def refuse(path: Path, provider: str, *rest: object) -> None:
+    def refuse(path: Path, provider: str, *rest: object, **options: object) -> None:
         raise EngineError(f"{provider} is broken")
 
     monkeypatch.setattr(opening, "open_session", refuse)
