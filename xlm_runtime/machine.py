@@ -39,22 +39,6 @@ def check_threads(threads: int | None) -> None:
         raise InputError(f"threads is {threads}; expected a positive number, at most {_MOST_THREADS:,}.")
 
 
-def available_memory(
-    info: Path = Path("/proc/meminfo"),
-    processes: Path = Path("/proc/self/cgroup"),
-    groups: Path = Path("/sys/fs/cgroup"),
-) -> int | None:
-    """Bytes that this process can take: what the system has left, or a control group's limit; None if nobody tells.
-
-    Args:
-        info: Linux's account of its memory, in kB.
-        processes, groups: see `available_cpus`.
-    """
-    found = [int(value.split()[0]) * 1024 for value in cpuinfo("MemAvailable", info)]
-    limits = [_read_number(folder / name) for folder, name in _cgroups("memory", _MEMORY_LIMITS, processes, groups)]
-    return min([*found, *(limit for limit in limits if limit is not None)], default=None)
-
-
 def user_cache_folder() -> Path | None:
     """Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/xlm-onnx`, by default
     `~/.cache/xlm-onnx`; the system's own place on macOS and Windows. None for a user without a home."""
@@ -74,9 +58,6 @@ _CACHES = {
     "Darwin": ("XDG_CACHE_HOME", "Library", "Caches"),
     "Windows": ("LOCALAPPDATA", "AppData", "Local"),
 }
-# version of control groups → file
-_MEMORY_LIMITS = {2: "memory.max", 1: "memory.limit_in_bytes"}
-_CPU_QUOTAS = {2: "cpu.max", 1: "cpu.cfs_quota_us"}
 
 
 def _cgroup_quota(processes: Path, groups: Path) -> float | None:
@@ -84,6 +65,27 @@ def _cgroup_quota(processes: Path, groups: Path) -> float | None:
     folders = _cgroups("cpu", _CPU_QUOTAS, processes, groups)
     quotas = [_quota_v2(folder) if name == _CPU_QUOTAS[2] else _quota_v1(folder) for folder, name in folders]
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+# version of control groups → file
+_MEMORY_LIMITS = {2: "memory.max", 1: "memory.limit_in_bytes"}
+_CPU_QUOTAS = {2: "cpu.max", 1: "cpu.cfs_quota_us"}
+
+
+def available_memory(
+    info: Path = Path("/proc/meminfo"),
+    processes: Path = Path("/proc/self/cgroup"),
+    groups: Path = Path("/sys/fs/cgroup"),
+) -> int | None:
+    """Bytes that this process can take: what the system has left, or a control group's limit; None if nobody tells.
+
+    Args:
+        info: Linux's account of its memory, in kB.
+        processes, groups: see `available_cpus`.
+    """
+    found = [int(value.split()[0]) * 1024 for value in cpuinfo("MemAvailable", info)]
+    limits = [_read_number(folder / name) for folder, name in _cgroups("memory", _MEMORY_LIMITS, processes, groups)]
+    return min([*found, *(limit for limit in limits if limit is not None)], default=None)
 
 
 def _cgroups(controller: str, files: dict[int, str], processes: Path, groups: Path) -> Iterator[tuple[Path, str]]:

@@ -145,7 +145,8 @@ def open_model(
 
 def _cache_folder(engine_cache: EngineCache, provider: Provider) -> str | Path | None:
     if engine_cache is None and provider.keeps:
-        return user_cache_folder()
+        folder = user_cache_folder()
+        return folder and folder / "graphs"
     return engine_cache or None
 
 

@@ -99,8 +99,8 @@ class PreparedGraph:
             prepare: writes a graph with this path, and its weights beside it, and sees that they can be opened.
 
         Returns:
-            The prepared graph's file; None where another process is making it, or, without `required`, where it cannot be
-            kept.
+            The prepared graph's file; None where another process is making it, or, without `required`, where it
+            cannot be kept.
 
         Raises:
             BundleError: the graph's files are not those that `bundle.json` names.

@@ -68,9 +68,9 @@ def large(copy: Path) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache folder of this project."""
+    """Where this user's graphs are kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    return tmp_path / "caches" / "xlm-onnx"
+    return tmp_path / "caches" / "xlm-onnx" / "graphs"
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_by_default_what_cannot_be_kept_is_no_failure(
         raise OSError(28, "No space left on device")
 
     if lack == "folder":
-        home.parent.write_text("a file")
+        home.parent.parent.write_text("a file")
     elif lack == "disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(3 * LARGE))
     elif lack == "memory":
