@@ -245,9 +245,8 @@ def main() -> None:
     print("| what | ms |\n|---|---|")
     for name, value in imports.items():
         print(f"| {name} | {value:.1f} |")
-    print(
-        "\n| contender | first start, s | start, s | own MB | proportional MB | four by one |\n|---|---|---|---|---|---|"
-    )
+    print("\n| contender | first start, s | start, s | own MB | proportional MB | four by one |")
+    print("|---|---|---|---|---|---|")
     rows = [contender.row() for contender in contenders]
     for row in rows:
         name, *figures = row.values()
