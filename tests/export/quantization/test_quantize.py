@@ -70,8 +70,6 @@ def check_prepared(session: Session, graph: Path, cache: Path) -> None:
         "cls_index": np.zeros(2, np.int64),
         "p_mask": np.zeros((2, 7), np.float32),
     }
-    if any(name not in known for name in session.input_names):
-        return
     inputs = {name: known[name] for name in session.input_names}
     for _ in range(2):
         found = open_session(graph, engine_cache=cache).run(inputs)
@@ -108,7 +106,8 @@ def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: 
     assert large == [], "no fp32 matrix is left, embeddings included"
     assert (folder / made.graph.file).stat().st_size < 0.45 * (folder / "model.onnx").stat().st_size
     session = open_session(folder / made.graph.file)
-    check_prepared(session, folder / made.graph.file, tmp_path / "cache")
+    if name not in ("multiple-choice", "text-generation"):  # which have inputs of other shapes
+        check_prepared(session, folder / made.graph.file, tmp_path / "cache")
     assert session.input_names == tuple(spec.name for spec in made.graph.inputs)
     assert session.output_names == tuple(spec.name for spec in made.graph.outputs)
     written = Bundle.load(folder)
