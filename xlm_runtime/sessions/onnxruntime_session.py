@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,11 @@ def open_on_cpu(source: GraphSource, provider: Provider, options: SessionOptions
         return open_inference_session(onnxruntime, path, provider, [], settings)
 
     def prepare(target: Path) -> None:
-        open_file(source.path, lambda settings: _save_prepared(settings, target))
+        try:
+            open_file(source.path, lambda settings: _save_prepared(settings, target))
+        except EngineError as error:
+            open_file(source.path, lambda settings: None)  # a graph that cannot be opened says so itself
+            raise OSError(errno.EIO, "ONNX Runtime could not save the graph there; is the disk full?") from error
         open_prepared(target)
 
     def open_prepared(path: Path) -> Any:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.runtime.texts import TEXTS
-from xlm_runtime import BundleError, GenerationOptions, InputError, pipeline
+from xlm_runtime import BundleError, EngineError, GenerationOptions, InputError, pipeline
 from xlm_runtime.bundle import file_sha256
 from xlm_runtime.bundle.locks import held
 from xlm_runtime.cli import main as cli
@@ -232,6 +232,24 @@ def test_a_cache_that_was_asked_for_and_cannot_be_used(
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        logits(copy, cache)
+    assert list(cache.iterdir()) == []
+    plain = onnxruntime.InferenceSession
+
+    def save_nothing(path: str, options: Any, **more: Any) -> Any:
+        if options.optimized_model_filepath:
+            raise RuntimeError("bad stream")
+        return plain(path, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", save_nothing)
+    with pytest.raises(InputError, match=r"cannot be written \(ONNX Runtime could not save .*is the disk full"):
+        logits(copy, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_graph_that_cannot_be_opened_says_so(copy: Path, cache: Path) -> None:
+    (copy / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(EngineError, match="ONNX Runtime cannot load"):
         logits(copy, cache)
     assert list(cache.iterdir()) == []
 
