@@ -87,7 +87,7 @@ def torch_steps(folder: Path) -> Steps:
 
 def runtime_steps(folder: Path, precision: str, threads: int) -> Steps:
     """This project's search loop, from scores to tokens and back."""
-    pipe = pipeline("text-generation", folder / "bundle", threads=threads, precision=precision)
+    pipe = pipeline("text-generation", folder / "bundle", threads=threads, precision=precision, engine_cache=False)
 
     def steps(ids: np.ndarray, count: int) -> Iterator[float]:
         prompts = [Prompt(row.tolist()) for row in ids]

@@ -129,7 +129,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             Path(folder, "checkpoint"), options.data, options.head, options.layers, options.dim, options.heads
         )
         bundle = export(checkpoint, Path(folder, "bundle"))
-        qa = pipeline("question-answering", bundle.folder, threads=options.threads)
+        qa = pipeline("question-answering", bundle.folder, threads=options.threads, engine_cache=False)
         peer = Peer(checkpoint, options.head)
         settings = resolve_options(512)
         builder = WindowBuilder(qa.model.tokenizer, "first-sep")

@@ -165,7 +165,9 @@ def _open(bundle: Bundle, graph: Graph, provider: str, threads: int) -> _Candida
         check_graph(graph, bundle)
     except BundleError as error:
         raise _UnfedError(str(error)) from error
-    model = open_model(bundle.folder, bundle.task, provider=provider, threads=threads, graph=graph.file)
+    model = open_model(
+        bundle.folder, bundle.task, provider=provider, threads=threads, graph=graph.file, engine_cache=False
+    )
     model.check_weights()
     return _Candidate(graph, model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,22 +62,56 @@ _CACHES = {
 
 def _cgroup_quota(processes: Path, groups: Path) -> float | None:
     """The smallest quota among the process's group and those around it, in CPUs, or None."""
+    folders = _cgroups("cpu", _CPU_QUOTAS, processes, groups)
+    quotas = [_quota_v2(folder) if name == _CPU_QUOTAS[2] else _quota_v1(folder) for folder, name in folders]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+# version of control groups → file
+_MEMORY_LIMITS = {2: "memory.max", 1: "memory.limit_in_bytes"}
+_CPU_QUOTAS = {2: "cpu.max", 1: "cpu.cfs_quota_us"}
+
+
+def available_memory(
+    info: Path = Path("/proc/meminfo"),
+    processes: Path = Path("/proc/self/cgroup"),
+    groups: Path = Path("/sys/fs/cgroup"),
+) -> int | None:
+    """Bytes that this process can take: what the system has left, or a control group's limit; None if nobody tells.
+
+    Args:
+        info: Linux's account of its memory, in kB.
+        processes, groups: see `available_cpus`.
+    """
+    found = [int(value.split()[0]) * 1024 for value in cpuinfo("MemAvailable", info)]
+    limits = [_read_number(folder / name) for folder, name in _cgroups("memory", _MEMORY_LIMITS, processes, groups)]
+    return min([*found, *(limit for limit in limits if limit is not None)], default=None)
+
+
+def _cgroups(controller: str, files: dict[int, str], processes: Path, groups: Path) -> Iterator[tuple[Path, str]]:
+    """Folders of the process's control group and of those around it, and the file there that has the limit."""
     try:
         lines = processes.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    quotas: list[float] = []
+        return
     for line in lines:
         _, controllers, group = line.split(":", 2)
         # a group's path is as the host sees it, while the mount may show only the container's own part:
         # then the group's folders are not there, and the mount's root, the last of the parents, has the limits
         inner = PurePosixPath(group.lstrip("/"))
         if not controllers:
-            quotas += [q for part in (inner, *inner.parents) if (q := _quota_v2(groups / part)) is not None]
-        elif "cpu" in controllers.split(","):
-            mount = next((p for p in (groups / controllers, groups / "cpu") if p.is_dir()), groups / "cpu")
-            quotas += [q for part in (inner, *inner.parents) if (q := _quota_v1(mount / part)) is not None]
-    return min(quotas, default=None)
+            yield from ((groups / part, files[2]) for part in (inner, *inner.parents))
+        elif controller in controllers.split(","):
+            own = groups / controller
+            mount = next((folder for folder in (groups / controllers, own) if folder.is_dir()), own)
+            yield from ((mount / part, files[1]) for part in (inner, *inner.parents))
+
+
+def _read_number(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # "max"
+        return None
 
 
 def _quota_v2(folder: Path) -> float | None:
@@ -89,12 +123,8 @@ def _quota_v2(folder: Path) -> float | None:
 
 
 def _quota_v1(folder: Path) -> float | None:
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
-        period = int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
-        return quota / period if quota > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
+    quota, period = (_read_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return quota / period if quota is not None and quota > 0 and period else None
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

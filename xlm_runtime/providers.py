@@ -38,6 +38,7 @@ class Provider:
         reads_engines: whether it computes with a TensorRT engine that was built from the graph, weights included.
         follows_target: whether a bundle's graph that was rewritten for it decides the precision where none is asked.
         builds: whether it builds something on this machine that an engine cache keeps.
+        keeps: whether a pipeline keeps that in the user's cache folder where no other is named.
         auto_rank: its place among those that "auto" tries without a record; None for one that it never tries.
     """
 
@@ -56,6 +57,7 @@ class Provider:
     reads_engines: bool = False
     follows_target: bool = False
     builds: bool = False
+    keeps: bool = False
     auto_rank: int | None = None
 
     @property
@@ -83,6 +85,8 @@ _ROWS = (
         max_tokens=_ON_CPU,
         lacks=("bf16",),
         execution_provider="CPUExecutionProvider",
+        builds=True,
+        keeps=True,
         auto_rank=2,
     ),
     Provider(

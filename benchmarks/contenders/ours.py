@@ -22,8 +22,8 @@ class RuntimeModel:
     def __init__(self, options: dict[str, Any], threads: int) -> None:
         gpu = None if options.get("cuda_graphs") is None else GpuOptions(cuda_graphs=options["cuda_graphs"])
         self._pipeline = pipeline(
-            options["task"], options["bundle"], provider=options["provider"], threads=threads, gpu=gpu
-        )
+            options["task"], options["bundle"], options["provider"], threads, gpu=gpu, engine_cache=False
+        )  # `benchmarks.startup` measures the cache
         self._model: BundleModel = self._pipeline.model
         self._language_model = options["task"] == "fill-mask"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xlm_runtime.machine import available_cpus, installed_versions
+from xlm_runtime.machine import available_cpus, available_memory, installed_versions, user_cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,25 @@ def test_versions_of_what_is_installed_in_the_order_given() -> None:
     assert list(found) == ["xlm-onnx", "numpy"]
     assert found["numpy"] == np.__version__
     assert installed_versions(()) == {}
+
+
+def test_memory_is_what_is_left_or_the_smallest_limit(tmp_path: Path) -> None:
+    write(tmp_path / "meminfo", "MemTotal:       8000 kB\nMemAvailable:    2000 kB\n")
+    write(tmp_path / "self", "0::/service\n4:memory:/old\n")
+    assert available_memory(tmp_path / "absent", tmp_path / "absent", tmp_path) is None
+    assert available_memory(tmp_path / "meminfo", tmp_path / "self", tmp_path) == 2000 << 10
+    write(tmp_path / "memory.max", "max\n")
+    write(tmp_path / "service/memory.max", str(1000 << 10))
+    assert available_memory(tmp_path / "meminfo", tmp_path / "self", tmp_path) == 1000 << 10
+    write(tmp_path / "memory/old/memory.limit_in_bytes", str(500 << 10))
+    assert available_memory(tmp_path / "meminfo", tmp_path / "self", tmp_path) == 500 << 10
+
+
+def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_folder() == tmp_path / "xlm-onnx"
+    for value in ("", "relative"):  # which the standard tells to ignore
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert user_cache_folder() == tmp_path / ".cache" / "xlm-onnx"

@@ -90,7 +90,7 @@ def test_every_row_names_what_is_there(row: Provider) -> None:
 
 def test_what_follows_from_the_table() -> None:
     assert gpu_providers() == ("cuda", "tensorrt", "tensorrt-ep")
-    assert building_providers() == ("openvino", "tensorrt", "tensorrt-ep")
+    assert building_providers() == ("cpu", "openvino", "tensorrt", "tensorrt-ep")
     assert auto_order() == ("tensorrt", "cuda", "cpu", "openvino")
     assert [verifying_provider(precision) for precision in ("fp32", "fp16", "bf16")] == ["cpu", "cpu", "openvino"]
 

@@ -39,12 +39,19 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         OSError: the folder cannot be written.
     """
-    path = folder / LOCK_FILE
-    with held(path, wait=True):
+    with alone(folder / LOCK_FILE, wait=True):
+        yield
+
+
+@contextmanager
+def alone(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock on a hidden file, which is gone afterwards; arguments and what is yielded are those of `held`."""
+    with held(path, wait) as mine:
         try:
-            yield
+            yield mine
         finally:
-            _remove(path)
+            if mine:
+                _remove(path)
 
 
 @contextmanager

@@ -20,7 +20,11 @@ def add_provider_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine-cache",
         metavar="D",
-        help="where what is built here is kept (default: nowhere for openvino, BUNDLE/engines on a GPU)",
+        help="where what is built here is kept (default: the user's cache folder for cpu, nowhere for openvino, "
+        "BUNDLE/engines on a GPU)",
+    )
+    parser.add_argument(
+        "--no-engine-cache", action="store_const", const=False, dest="engine_cache", help="keep nothing for cpu"
     )
     parser.add_argument(
         "--cache-mb", type=number, metavar="MB", help="memory for texts' pieces that are remembered (default: 64)"

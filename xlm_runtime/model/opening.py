@@ -6,12 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import BundleError, EngineError, InputError
 from xlm_runtime.families import family_of
 from xlm_runtime.filled_sizes import NOT_FILLED, Filling
+from xlm_runtime.machine import user_cache_folder
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.model.choose import Chosen, choose, choose_graph
 from xlm_runtime.model.filling import FilledSession
@@ -20,13 +21,15 @@ from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.packing import INDEX_INPUTS, PackedSession
 from xlm_runtime.processes import PerProcess
-from xlm_runtime.providers import AUTO, PROVIDERS, find_provider
+from xlm_runtime.providers import AUTO, PROVIDERS, Provider, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
 from xlm_runtime.tasks import LAYOUTS, PAST, SEQLENS_K, find_task
 from xlm_runtime.tokenization import XLMTokenizer
 
 # what a pipeline can feed; a graph that was exported with further inputs is for other programs
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
+
+EngineCache = str | Path | Literal[False] | None
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ def open_model(
     precision: str | None = None,
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
-    engine_cache: str | Path | None = None,
+    engine_cache: EngineCache = None,
     cache_mb: float | None = None,
     graph: str | None = None,
 ) -> BundleModel:
@@ -56,7 +59,10 @@ def open_model(
         threads: see `open_session`.
         precision: which of the bundle's graphs, by its precision or recipe; by default its first.
         max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
-        gpu, engine_cache: see `open_session`; with "auto" they matter where the chosen provider has them.
+        gpu: see `open_session`; with "auto" it matters where the chosen provider is on a GPU.
+        engine_cache: folder for what is built on this machine, see `open_session`; with "auto" it matters where the
+            chosen provider builds something. By default cpu keeps large graphs in the user's cache folder, if it can
+            (`machine.user_cache_folder`); False for keeping none.
         cache_mb: see `XLMTokenizer`; None for its default.
         graph: the file of the graph, in place of `precision`; not with "auto".
 
@@ -76,7 +82,7 @@ def open_model(
         precision=precision,
         max_tokens=max_tokens,
         gpu=gpu,
-        engine_cache=None if engine_cache is None else Path(engine_cache).absolute(),
+        engine_cache=Path(engine_cache).absolute() if engine_cache else engine_cache,
         graph=graph,
         cache_mb=cache_mb,
     )
@@ -89,7 +95,7 @@ def open_model(
     if provider == AUTO:
         chosen = choose(bundle, precision, threads, gpu)
         gpu = gpu if PROVIDERS[chosen.provider].on_gpu else None
-        engine_cache = engine_cache if PROVIDERS[chosen.provider].builds else None
+        engine_cache = engine_cache if PROVIDERS[chosen.provider].builds else False
     else:
         wanted = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
         chosen = Chosen(provider, wanted, f"provider='{provider}' was asked for.")
@@ -104,7 +110,14 @@ def open_model(
     batching = BatchOptions(budget, packed=chosen.graph.is_packed, overlapped=row.on_gpu)
     tokenizer, weights_check = _load_beside(bundle, chosen.graph, row.reads_engines)
     try:
-        session = open_session(GraphSource.of(bundle, chosen.graph), chosen.provider, threads, gpu, engine_cache)
+        session = open_session(
+            GraphSource.of(bundle, chosen.graph),
+            row.name,
+            threads,
+            gpu,
+            _cache_folder(engine_cache, row),
+            cache_required=engine_cache is not None,
+        )
         _check_names(bundle, chosen.graph, session)
     except (EngineError, BundleError):
         weights_check.get().result()  # a damaged file is the better explanation
@@ -129,6 +142,13 @@ def open_model(
         weights_check=weights_check,
         reopen=reopen,
     )
+
+
+def _cache_folder(engine_cache: EngineCache, provider: Provider) -> str | Path | None:
+    if engine_cache is None and provider.keeps:
+        folder = user_cache_folder()
+        return folder and folder / "graphs"
+    return engine_cache or None
 
 
 def padded_session(session: Session, bundle: Bundle, graph: Graph, filling: Filling = NOT_FILLED) -> Session:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.opening import open_model
+from xlm_runtime.model.opening import EngineCache, open_model
 from xlm_runtime.sessions import GpuOptions
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> FeatureExtractionPipeline: ...
 
@@ -78,7 +78,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> FillMaskPipeline: ...
 
@@ -93,7 +93,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> TextGenerationPipeline: ...
 
@@ -108,7 +108,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> TextClassificationPipeline: ...
 
@@ -123,7 +123,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> ZeroShotClassificationPipeline: ...
 
@@ -138,7 +138,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> MultipleChoicePipeline: ...
 
@@ -153,7 +153,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> TokenClassificationPipeline: ...
 
@@ -168,7 +168,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> QuestionAnsweringPipeline: ...
 
@@ -183,7 +183,7 @@ def pipeline(
     *,
     max_tokens: int | None = ...,
     gpu: GpuOptions | None = ...,
-    engine_cache: str | Path | None = ...,
+    engine_cache: EngineCache = ...,
     cache_mb: float | None = ...,
 ) -> Any: ...
 
@@ -197,7 +197,7 @@ def pipeline(
     *,
     max_tokens: int | None = None,
     gpu: GpuOptions | None = None,
-    engine_cache: str | Path | None = None,
+    engine_cache: EngineCache = None,
     cache_mb: float | None = None,
 ) -> Any:
     """Open a bundle for a task and return what answers: `pipeline("fill-mask", "bundle")("A <mask> text.")`.
@@ -214,7 +214,8 @@ def pipeline(
         max_tokens: budget of one batch, sequences × longest sequence, or tokens where the bundle's graph is packed; by
             default one that suits the provider.
         gpu: options of the providers on a GPU.
-        engine_cache: folder for what is built on this machine, see `open_session`.
+        engine_cache: folder for what is built on this machine, see `open_session`. By default cpu keeps large graphs in
+            the user's cache folder, if it can; False for keeping none.
         cache_mb: MiB that the tokenizer may take for pieces of text that it remembers; by default 64.
 
     Returns:

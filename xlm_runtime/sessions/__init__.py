@@ -38,6 +38,8 @@ def open_session(
     threads: int | None = None,
     gpu: GpuOptions | None = None,
     engine_cache: str | Path | None = None,
+    *,
+    cache_required: bool = True,
 ) -> Session:
     """Load a graph.
 
@@ -47,13 +49,16 @@ def open_session(
             built from the graph) or "tensorrt-ep" (ONNX Runtime's TensorRT provider) on a GPU.
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         gpu: options of the providers on a GPU.
-        engine_cache: folder for what is built on this machine: compiled graphs of openvino, which keeps none by
-            default; engines of tensorrt-ep and kernels of TensorRT-RTX, by default in the bundle's `engines`.
+        engine_cache: folder for what is built on this machine: prepared graphs of cpu and compiled ones of openvino,
+            which keep none by default; engines of tensorrt-ep and kernels of TensorRT-RTX, by default in the bundle's
+            `engines`.
+        cache_required: whether an engine cache that cannot be used is an error; without it cpu goes on as if none had
+            been given, and keeps no small graphs.
 
     Raises:
         InputError: an unknown provider, no sensible number of threads, options that the provider does not have, or an
             engine cache that cannot be used.
-        BundleError: openvino's engine cache is asked for, and the bundle's files have changed.
+        BundleError: an engine cache of cpu or openvino is asked for, and the bundle's files have changed.
         MissingExtraError: the provider's package is not installed.
         EngineError: the provider cannot start or cannot load the graph; there is no silent fall-back.
     """
@@ -70,6 +75,7 @@ def open_session(
         available_cpus() if threads is None else threads,
         gpu or GpuOptions(),
         None if engine_cache is None else Path(engine_cache),
+        cache_required,
     )
     return _opener(row.opener)(source, row, options)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy as np
 from xlm_runtime.errors import EngineError, MissingExtraError
 from xlm_runtime.processes import PerProcess
 from xlm_runtime.providers import Provider
+from xlm_runtime.sessions.prepared_graphs import WEIGHTS_FILE, find_place
 from xlm_runtime.sessions.session import Array, GraphSource, SessionOptions, narrow_to_bfloat16, widen_bfloat16
 
-# After a call of more tokens than this the memory it needed goes back to the system, see `_session_options`.
+# After a call of more tokens than this the memory it needed goes back to the system, see `session_options`.
 _LARGE_CALL = 4096
 
 _BFLOAT16 = "tensor(bfloat16)"
@@ -25,11 +28,39 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 def open_on_cpu(source: GraphSource, provider: Provider, options: SessionOptions) -> OnnxRuntimeSession:
     """`Opener` of provider "cpu"."""
     onnxruntime = import_onnxruntime(provider)
+    kept = find_place(source, options, onnxruntime.__version__)
+
+    def open_file(path: Path, change: Callable[[Any], None]) -> Any:
+        settings = session_options(onnxruntime, options.threads)
+        change(settings)
+        return open_inference_session(onnxruntime, path, provider, [], settings)
+
+    def prepare(target: Path) -> None:
+        try:
+            open_file(source.path, lambda settings: _save_prepared(settings, target))
+        except EngineError as error:
+            open_file(source.path, lambda settings: None)  # a graph that cannot be opened says so itself
+            raise OSError(errno.EIO, "ONNX Runtime could not save the graph there; is the disk full?") from error
+        open_prepared(target)
+
+    def open_prepared(path: Path) -> Any:
+        off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done, and a second pass may do more
+        return open_file(path, lambda settings: setattr(settings, "graph_optimization_level", off))
 
     def start() -> Any:
-        return open_inference_session(onnxruntime, source.path, provider, [], options.threads)
+        if kept is not None and (found := kept.find() or kept.make(prepare)) is not None:
+            with suppress(EngineError):  # another process removed it since
+                return open_prepared(found)
+        return open_file(source.path, lambda settings: None)
 
     return OnnxRuntimeSession(onnxruntime, start)
+
+
+def _save_prepared(settings: Any, target: Path) -> None:
+    """Have the graph saved as it was rewritten for the CPU, with its weights as they are and as they were packed."""
+    settings.optimized_model_filepath = str(target)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
+    settings.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
 
 
 def import_onnxruntime(provider: Provider) -> Any:
@@ -56,18 +87,18 @@ def import_onnxruntime(provider: Provider) -> Any:
     return onnxruntime
 
 
-def open_inference_session(onnxruntime: Any, path: Path, provider: Provider, providers: list[Any], threads: int) -> Any:
+def open_inference_session(onnxruntime: Any, path: Path, provider: Provider, providers: list[Any], options: Any) -> Any:
     """ONNX Runtime's own session, on the provider that was asked for or not at all.
 
     Args:
         providers: of ONNX Runtime, before the CPU's, which takes the shape arithmetic that ONNX Runtime keeps off a
             device on purpose.
+        options: see `session_options`.
 
     Raises:
         EngineError: the provider does not start, or the graph has no kernels there.
     """
     name = provider.execution_provider
-    options = _session_options(onnxruntime, threads)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -141,7 +172,7 @@ class OnnxRuntimeSession:
         }
 
 
-def _session_options(onnxruntime: Any, threads: int) -> Any:
+def session_options(onnxruntime: Any, threads: int) -> Any:
     """Options that keep memory flat when every call has another shape.
 
     Measured with 4 layers × 512 on two cores, 1,000 calls of up to 8×64 tokens (seconds; resident memory from the

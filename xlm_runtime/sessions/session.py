@@ -132,11 +132,13 @@ class SessionOptions:
         threads: of one call on the CPU.
         gpu: options of the providers on a GPU.
         engine_cache: folder for what is built on this machine; None for the provider's default.
+        cache_required: whether an engine cache that cannot be used is an error; "cpu" does without it otherwise.
     """
 
     threads: int
     gpu: GpuOptions
     engine_cache: Path | None = None
+    cache_required: bool = True
 
 
 class Opener(Protocol):

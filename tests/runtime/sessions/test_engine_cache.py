@@ -190,10 +190,9 @@ def test_a_graph_outside_a_bundle(copy: Path, cache: Path, tmp_path: Path) -> No
         open_session(copy / "other.onnx", "openvino", engine_cache=cache)
 
 
-@pytest.mark.parametrize("provider", ["cpu", "cuda"])
-def test_providers_that_build_nothing(copy: Path, cache: Path, provider: str) -> None:
-    with pytest.raises(InputError, match=rf"provider '{provider}' builds nothing .* one of openvino, tensorrt"):
-        pipeline(TASK, copy, provider, engine_cache=cache)
+def test_a_provider_that_builds_nothing(copy: Path, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"provider 'cuda' builds nothing .* one of cpu, openvino, tensorrt"):
+        pipeline(TASK, copy, "cuda", engine_cache=cache)
 
 
 def test_an_engine_error_is_still_one(copy: Path, cache: Path) -> None:

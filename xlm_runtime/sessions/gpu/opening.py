@@ -20,7 +20,7 @@ from xlm_runtime.sessions.gpu.planning import Profile
 from xlm_runtime.sessions.gpu.session import GpuSession
 from xlm_runtime.sessions.gpu.tensorrt_engine import TensorRTEngine
 from xlm_runtime.sessions.gpu.tensorrt_modules import MODULES
-from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session
+from xlm_runtime.sessions.onnxruntime_session import import_onnxruntime, open_inference_session, session_options
 from xlm_runtime.sessions.session import GraphSource, SessionOptions
 
 
@@ -205,7 +205,8 @@ def open_onnxruntime(source: GraphSource, provider: Provider, options: SessionOp
         elif captured:
             cuda["enable_cuda_graph"] = "1"
         with _flash_attention_at_every_length():
-            session = open_inference_session(onnxruntime, source.path, provider, providers, options.threads)
+            settings = session_options(onnxruntime, options.threads)
+            session = open_inference_session(onnxruntime, source.path, provider, providers, settings)
         name = source.path.name
         engine = OnnxRuntimeExecutor(onnxruntime, session, device, name=name, profiles=profiles, captured=captured)
         return GpuSession(engine, device, buckets=captured, graphs=gpu.max_graphs if captured else 0)

@@ -70,6 +70,8 @@ class _Session:
 class FakeOnnxRuntime:
     """The module; `starting` are the providers that start, and the rest tells what was done."""
 
+    __version__ = onnxruntime.__version__
+
     SessionOptions = onnxruntime.SessionOptions
     RunOptions = onnxruntime.RunOptions
 
