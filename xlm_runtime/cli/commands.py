@@ -16,6 +16,7 @@ COMMANDS = {
     "question-answering": Command(
         "answers out of a context, to questions given as texts or as JSON with question, context and lang", _TASKS
     ),
+    "serve": Command("a server of bundles over HTTP, by Ray Serve", "xlm_runtime.cli.serve"),
     "evaluate": Command("figures on a SQuAD file", "xlm_runtime.cli.evaluate"),
     "autotune": Command("time providers on this machine, for --provider auto", "xlm_runtime.cli.autotune"),
     "calibrate": Command(None, "xlm_runtime.cli.autotune"),

@@ -46,19 +46,27 @@ def open_pipeline(task: str, args: argparse.Namespace) -> Any:
     Raises:
         InputError: options for a GPU and a provider on the CPU, or what `pipeline` refuses.
     """
-    names = ("device", "engine", "engine_host_code", "cuda_graphs")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    gpu = GpuOptions(**given) if given else None
     opened = pipeline(
         task,
         args.bundle,
         args.provider,
         args.threads,
         args.precision,
-        gpu=gpu,
+        gpu=gpu_options(args),
         engine_cache=args.engine_cache,
         cache_mb=args.cache_mb,
     )
     if args.provider == AUTO:
         print(f"xlm-runtime: {opened.model.reason}", file=sys.stderr)
     return opened
+
+
+def gpu_options(args: argparse.Namespace) -> GpuOptions | None:
+    """The options for a GPU, None where there are none.
+
+    Raises:
+        InputError: what `GpuOptions` refuses.
+    """
+    names = ("device", "engine", "engine_host_code", "cuda_graphs")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return GpuOptions(**given) if given else None

@@ -56,7 +56,7 @@ def read_object(line: str) -> dict[str, Any]:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"not a JSON object: {why}. (A line that begins with a brace is read as JSON.)") from error
+        raise InputError(f"not a JSON object: {why}. (What begins with a brace is read as JSON.)") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object, but a {type(values).__name__}.")
     return values

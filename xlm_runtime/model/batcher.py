@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -21,6 +22,21 @@ from xlm_runtime.model.batching import BatchOptions, Groups, Sized, fill_batch, 
 from xlm_runtime.model.closed import closed_error
 
 
+@dataclass(frozen=True)
+class BatchReport:
+    """A batch that is about to be computed.
+
+    Attributes:
+        rows: how many.
+        tokens: the sum of their lengths.
+        waited: seconds from the submission of each request whose first rows are among them.
+    """
+
+    rows: int
+    tokens: int
+    waited: tuple[float, ...]
+
+
 class Request:
     """What one caller asks.
 
@@ -31,6 +47,8 @@ class Request:
         finish: the answers → the result of the future.
         alike: requests whose `alike` are equal share batches, which the `forward` of one of them starts.
         batching: how batches are formed.
+        observe: is told of each batch that this request is the first of, in the thread that computes; it must not
+            raise.
 
     Attributes:
         future: its result, or why there is none.
@@ -45,11 +63,13 @@ class Request:
         *,
         alike: object,
         batching: BatchOptions,
+        observe: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self.groups: Groups[Any, Any, Any] = Groups(groups, postprocess)
         self.forward = forward
         self.alike = alike
         self.batching = batching
+        self.observe = observe
         self.future: Future[Any] = Future()
         self.waiting = list(range(len(self.groups.lengths)))
         """Places of rows that no batch has had."""
@@ -63,13 +83,21 @@ class Request:
             self._begun = self.future.set_running_or_notify_cancel()
         return self._begun
 
+    def has_begun(self) -> bool:
+        """Whether a batch had rows of it."""
+        return bool(self._begun)
+
+    def waited(self) -> float:
+        """Seconds since it was made."""
+        return monotonic() - self._made
+
     def is_over(self) -> bool:
         """Whether no row of it waits any more, or it was cancelled, which those who wait for it are told of."""
         return not self.waiting or (self.future.cancelled() and not self.begin())
 
     def patience(self) -> float:
         """Seconds that it may still wait for others."""
-        return self.batching.max_wait_ms / 1000 - (monotonic() - self._made)
+        return self.batching.max_wait_ms / 1000 - self.waited()
 
     def take(self, places: Sequence[int], outputs: Iterable[Any]) -> None:
         """What the model gave for some rows. After the last of them the future has its result."""
@@ -237,7 +265,12 @@ class _Worker:
             self._waiting.discard(request.future)
         if first.waiting:  # one with very many rows: others come in between
             self._pending.append(self._pending.pop(0))
-        return {request: places for request, places in chosen.items() if request.begin()}
+        waited = tuple(request.waited() for request in chosen if not request.has_begun())
+        batch = {request: places for request, places in chosen.items() if request.begin()}
+        if first.observe is not None and batch:
+            sizes = [request.groups.lengths[place] for request, places in batch.items() for place in places]
+            first.observe(BatchReport(len(sizes), sum(sizes), waited))
+        return batch
 
     def _compute(self, batch: dict[Request, list[int]]) -> None:
         """Compute a batch. An error is that of the bundle or engine, and of all, or it is looked for in each request.

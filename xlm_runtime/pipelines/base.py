@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.model.batcher import Batcher, Request
+from xlm_runtime.model.batcher import Batcher, BatchReport, Request
 from xlm_runtime.model.batching import Sized, answer_group, answer_groups
 from xlm_runtime.model.model import BundleModel, TextItem
 from xlm_runtime.pipelines.on_error import ON_ERROR, FailedItem, FailedRows, try_each
@@ -36,6 +36,10 @@ class Pipeline(ABC, Generic[O, R, T, A]):
 
     Args:
         model: the opened bundle.
+
+    Attributes:
+        batching: how batches are formed.
+        observe: is told of each batch of `submit`, in the thread that computes; for metrics.
     """
 
     input_keys: ClassVar[tuple[str, ...]] = ("text", "lang")
@@ -44,6 +48,7 @@ class Pipeline(ABC, Generic[O, R, T, A]):
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.batching = model.batching
+        self.observe: Callable[[BatchReport], None] | None = None
         self._batcher = PerProcess(Batcher)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,7 +182,9 @@ class Pipeline(ABC, Generic[O, R, T, A]):
         else:
             raise InputError(f"A {type(inputs).__name__} was submitted; expected one input or a list of them.")
         forward, postprocess = self._steps(options)
-        return Request(groups, forward, postprocess, finish, alike=options, batching=self.batching)
+        return Request(
+            groups, forward, postprocess, finish, alike=options, batching=self.batching, observe=self.observe
+        )
 
     def _steps(
         self, options: O

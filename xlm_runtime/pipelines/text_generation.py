@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.families import family_of
@@ -41,6 +41,20 @@ class GeneratedText(_Scores):
 
 
 Answer = GeneratedText | list[GeneratedText]
+
+
+class TextPiece(NamedTuple):
+    """What a stream can show after some of its tokens.
+
+    Attributes:
+        text: whole words; empty in the last piece where nothing was left to show.
+        ids: all new tokens so far.
+        ending: "eos", "stop" or "length" in the last piece, before it None.
+    """
+
+    text: str
+    ids: list[int]
+    ending: str | None
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,24 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
         Raises:
             InputError: as in a call, when the iterator is made; also for options with several results, or beams.
         """
+        return _texts(self.stream_pieces(text, options, lang=lang, prompt_start=prompt_start))
+
+    def stream_pieces(
+        self,
+        text: TextInput,
+        options: GenerationOptions | None = None,
+        *,
+        lang: str | None = None,
+        prompt_start: str | None = None,
+    ) -> Generator[TextPiece, None, None]:
+        """The same with the tokens, and a last piece that tells how the text ended.
+
+        Args:
+            text, options, lang, prompt_start: as in `stream`.
+
+        Raises:
+            InputError: as in `stream`.
+        """
         options = options or self.defaults
         if options.num_beams > 1 or options.num_return_sequences > 1:
             raise InputError(
@@ -200,14 +232,14 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
             return search_greedily(decoder, prompts, options.max_new_tokens, ending)
         return search(decoder, prompts, make_strategy(prompts, options, processors, ending))
 
-    def _pieces(self, prompt: Prompt, options: GenerationOptions) -> Iterator[str]:
+    def _pieces(self, prompt: Prompt, options: GenerationOptions) -> Generator[TextPiece, None, None]:
         tokenizer = self.model.tokenizer
         streamer = TextStreamer(self._text, tokenizer.vocabulary.token, options.stop)
         with closing(self._search([prompt], options)) as steps:
             for ((sequence,),) in steps:
                 piece = streamer.add(sequence.new_ids, sequence.ending is not None)
-                if piece:
-                    yield piece
+                if piece or sequence.ending is not None:
+                    yield TextPiece(piece, sequence.new_ids, sequence.ending)
 
     def _result(self, sequence: Hypothesis, options: GenerationOptions) -> GeneratedText:
         result: GeneratedText = {
@@ -230,6 +262,14 @@ class TextGenerationPipeline(Pipeline[TextGenerationOptions, PromptRow, list[Hyp
             return options
         ids = self.defaults.eos_token_id
         return replace(options, eos_token_id=_as_tuple(self.model.config.eos_token_id if ids is None else ids))
+
+
+def _texts(pieces: Generator[TextPiece, None, None]) -> Iterator[str]:
+    """The texts alone; closing this ends the generation."""
+    with closing(pieces):
+        for piece in pieces:
+            if piece.text:
+                yield piece.text
 
 
 def _rows(options: GenerationOptions) -> int:

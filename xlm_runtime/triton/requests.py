@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from xlm_runtime.errors import InputError
-from xlm_runtime.pipelines.base import check_choice
-from xlm_runtime.pipelines.on_error import FailedItem
-from xlm_runtime.triton.parameters import call_arguments
+from xlm_runtime.wire.parameters import call_arguments
+from xlm_runtime.wire.texts import as_json, read_text, take_on_error
 
 Answer = list[bytes] | Exception
 """JSON for each text of a request, or why there is none."""
-
-_ON_ERROR = ("raise", "return")
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,8 @@ def answer_requests(pipe: Any, requests: Sequence[Request]) -> list[Answer]:
 def _answer_alike(pipe: Any, requests: Sequence[Request]) -> list[Answer]:
     try:
         arguments = call_arguments(pipe, requests[0].parameters)
-        on_error = arguments.pop("on_error", _ON_ERROR[0])
-        check_choice("on_error", on_error, _ON_ERROR)
-        texts = [_read(text) for request in requests for text in request.texts]
+        on_error = take_on_error(arguments)
+        texts = [read_text(text) for request in requests for text in request.texts]
         answers = iter(pipe(texts, on_error="return", **arguments))
         return [_of_one(list(islice(answers, len(request.texts))), on_error) for request in requests]
     except InputError as error:  # about the parameters, which all of them have
@@ -63,31 +59,9 @@ def _answer_alike(pipe: Any, requests: Sequence[Request]) -> list[Answer]:
         return [error] if len(requests) == 1 else [_answer_alike(pipe, [request])[0] for request in requests]
 
 
-def _read(text: bytes) -> str | dict[str, Any] | InputError:
-    """A text, or the object that it holds, or why it cannot be read."""
-    try:
-        decoded = text.decode("utf-8")
-        return json.loads(decoded) if decoded.lstrip().startswith("{") else decoded
-    except UnicodeDecodeError as error:
-        return InputError(f"not UTF-8 ({error.reason} at byte {error.start}).")
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return InputError(f"not a JSON object: {why}. (A text that begins with a brace is read as JSON.)")
-
-
 def _of_one(answers: Sequence[Any], on_error: str) -> Answer:
-    """The answers to the texts of one request, which are counted from 1."""
-    written = []
-    for number, answer in enumerate(answers, start=1):
-        if isinstance(answer, FailedItem) and on_error == "raise":
-            return InputError(answer.message, number if len(answers) > 1 else None)
-        value = replace(answer, item=number).to_dict() if isinstance(answer, FailedItem) else answer
-        written.append(json.dumps(value, ensure_ascii=False, default=_plain).encode())
-    return written
-
-
-def _plain(value: Any) -> Any:
-    """Arrays for JSON, with the nine digits that float32 has at most."""
-    if value.ndim > 1:
-        return [_plain(row) for row in value]
-    return [float(f"{number:.9g}") for number in value.tolist()]
+    """The answers to the texts of one request."""
+    try:
+        return [answer.encode() for answer in as_json(answers, on_error)]
+    except InputError as error:
+        return error

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlm_runtime.errors import BundleError, EngineError, InputError, OverloadedError
-from xlm_runtime.model.batcher import Batcher, Request
+from xlm_runtime.model.batcher import Batcher, BatchReport, Request
 from xlm_runtime.model.batching import PACKED_PLACES, BatchOptions
 
 # a batch of four rows of one token
@@ -36,6 +36,7 @@ class Engine:
 
     def __init__(self, failing: dict[int, Exception] | None = None) -> None:
         self.batches: list[Rows] = []
+        self.reports: list[BatchReport] = []
         self._failing = failing or {}
         self._goes_on = threading.Event()
         self._goes_on.set()
@@ -53,7 +54,8 @@ class Engine:
 
     def request(self, *rows: list[int], alike: object = None, options: BatchOptions = OPTIONS) -> Request:
         """One whose result is the sum of each row."""
-        return Request([[row] for row in rows], self.forward, _number, list, alike=alike, batching=options)
+        groups = [[row] for row in rows]
+        return Request(groups, self.forward, _number, list, alike=alike, batching=options, observe=self.reports.append)
 
     @contextmanager
     def busy(self, batcher: Batcher) -> Iterator[Future[Any]]:
@@ -123,6 +125,20 @@ def test_a_request_of_very_many_rows_lets_others_in_between(batcher: Batcher) ->
     assert result(large) == list(range(9))
     assert result(small) == [20]
     assert engine.batches[1:] == [[[0], [1], [2], [3]], [[20], [4], [5], [6]], [[7], [8]]]
+
+
+def test_each_batch_is_reported(batcher: Batcher) -> None:
+    engine = Engine()
+    with engine.busy(batcher):
+        futures = [batcher.submit(engine.request(*rows)) for rows in ([[1, 2], [3], [4], [5], [6]], [[7]])]
+        batcher.submit(engine.request([8])).cancel()
+    assert [result(future) for future in futures] == [[3, 3, 4, 5, 6], [7]]
+    assert [(report.rows, report.tokens, len(report.waited)) for report in engine.reports] == [
+        (1, 1, 1),
+        (2, 3, 1),
+        (4, 4, 1),
+    ]
+    assert all(seconds >= 0 for report in engine.reports for seconds in report.waited)
 
 
 lengths = st.lists(st.integers(1, 12), min_size=1, max_size=4)

@@ -47,7 +47,7 @@ def call_arguments(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     accepted = _accepted(pipe.__class__)
     for name in given:
         if name not in accepted.hints:
-            raise InputError(f"Unknown parameter '{name}'; this model has {', '.join(sorted(accepted.hints))}.")
+            raise InputError(f"Unknown parameter '{name}'; this model has {', '.join(parameter_names(pipe))}.")
     for name in accepted.needed:
         if name not in given:
             raise InputError(f"The parameter {name} is missing; this model needs it with each request.")
@@ -56,6 +56,11 @@ def call_arguments(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         return arguments
     generation = {name: arguments.pop(name) for name in _GENERATION & arguments.keys()}
     return {**arguments, "options": pipe.defaults.replace(**generation)}
+
+
+def parameter_names(pipe: Any) -> list[str]:
+    """What `call_arguments` knows for a pipeline."""
+    return sorted(_accepted(pipe.__class__).hints)
 
 
 class _Accepted(NamedTuple):

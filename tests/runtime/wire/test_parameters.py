@@ -11,7 +11,7 @@ from tests.conftest import Bundles
 from xlm_runtime import pipeline
 from xlm_runtime.errors import InputError
 from xlm_runtime.pipelines import PIPELINES
-from xlm_runtime.triton.parameters import call_arguments
+from xlm_runtime.wire.parameters import call_arguments
 
 
 @pytest.mark.parametrize(

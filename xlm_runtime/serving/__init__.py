@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: an ASGI application that speaks two protocols, and the Ray Serve deployment around it."""
