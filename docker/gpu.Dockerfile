@@ -28,5 +28,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["/opt/xlm/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 # `docker run IMAGE BUNDLE… --option` replaces the last line
-ENTRYPOINT ["/opt/xlm/bin/xlm-runtime", "serve", "--local", "--provider", "cuda", "--host", "0.0.0.0", "--port", "8000"]
+ENTRYPOINT ["/opt/xlm/bin/xlm-runtime", "serve", "--in-process", "--provider", "cuda", "--host", "0.0.0.0", "--port", "8000"]
 CMD ["/bundle"]

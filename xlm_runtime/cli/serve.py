@@ -1,4 +1,4 @@
-"""`xlm-runtime serve BUNDLE…`: bundles over HTTP, by Ray Serve."""
+"""`xlm-runtime serve BUNDLE…`: bundles over HTTP, by Ray Serve or in this process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from xlm_runtime.errors import EngineError, InputError
 from xlm_runtime.machine import available_cpus
 from xlm_runtime.serving.deployment import Scaling, application, import_serve
 from xlm_runtime.serving.options import ServingOptions, read_served
+from xlm_runtime.serving.process import serve_here
 
 TOKEN = "XLM_SERVE_TOKEN"
 """The environment variable with the bearer token."""
@@ -62,6 +63,9 @@ def add_scaling_options(group: Any) -> None:
     group.add_argument("--cpus-per-replica", type=number, default=known.cpus_per_replica, metavar="N")
     group.add_argument("--gpus-per-replica", type=number, default=known.gpus_per_replica, metavar="N")
     group.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: one of this command's own)")
+    group.add_argument(
+        "--in-process", action="store_true", help="one replica in this process, without Ray (extra http)"
+    )
 
 
 def add_limits(group: Any) -> None:
@@ -99,10 +103,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: options or bundles that cannot be used, a port that is taken.
         BundleError: a folder that is no bundle.
-        MissingExtraError: Ray Serve is not installed.
+        MissingExtraError: Ray Serve is not installed, or for --in-process uvicorn.
         EngineError: the replicas did not start.
     """
-    serve = import_serve()
+    serve = None if args.in_process else import_serve()
     served = read_served(args.bundles, args.task)
     options = ServingOptions(
         provider=args.provider,
@@ -131,6 +135,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.ray is None:
         check_address(args.host, args.port)
+    names = ", ".join(f"{each.name} ({each.task})" for each in served)
+    ready = f"xlm-runtime: serving {names} at http://{args.host}:{args.port}, with /docs; Ctrl-C ends it"
+    if serve is None:
+        if scaling != Scaling() or args.ray is not None:
+            raise InputError("--in-process is one replica without Ray; leave out --ray and the options of replicas.")
+        serve_here(served, options, args.host, args.port, lambda: print(ready, file=sys.stderr))
+        return 0
     import ray
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -152,8 +163,7 @@ def run(args: argparse.Namespace) -> int:
             serve.run(application(served, options, scaling), name="xlm")
         except RuntimeError as error:
             raise EngineError(f"The replicas did not start: {error}") from error
-        names = ", ".join(f"{each.name} ({each.task})" for each in served)
-        print(f"xlm-runtime: serving {names} at http://{args.host}:{args.port}, with /docs; Ctrl-C ends it", file=sys.stderr)
+        print(ready, file=sys.stderr)
         while True:
             time.sleep(3600)
     finally:
