@@ -11,6 +11,7 @@ SUITES = {
     "generation": "milliseconds a generated token",
     "cache_designs": "where keys and values of past tokens live",
     "question_answering": "questions a second on XQuAD",
+    "serving": "requests a second and latencies of the server, batched or not, beside transformers' pipeline in it",
     "tokenizer": "tokens a second beside transformers' tokenizer",
     "export_cost": "time and peak memory of an export",
     "startup": "what importing and opening cost",

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,11 +24,11 @@ from xlm_runtime.serving.models import ServedModel
 from xlm_runtime.serving.options import ServingOptions
 
 
-@dataclass
 class Open:
-    """Stands for the model of a pipeline."""
+    """Stands for the model of a pipeline, which the server asks whether it can compute."""
 
-    is_closed: bool = False
+    def check_open(self) -> None:
+        pass
 
 
 class OneAtATime:
@@ -59,12 +59,22 @@ def ours(spec: dict[str, Any]) -> Any:
 
 
 def transformers_pipeline(spec: dict[str, Any]) -> Any:
+    """With the language embedding that the checkpoint wants by default, which transformers does not know of."""
     import torch
     import transformers
 
     torch.set_num_threads(spec["threads"])
     transformers.logging.set_verbosity_error()
-    return transformers.pipeline(TASK, model=spec["checkpoint"], device="cpu")
+    pipe = transformers.pipeline(TASK, model=spec["checkpoint"], device="cpu")
+    config = json.loads(Path(spec["checkpoint"], "config.json").read_text(encoding="utf-8"))
+    if "default_lang" in config:
+        number = config["lang2id"][config["default_lang"]]
+
+        def add_langs(model: Any, arguments: Any, named: dict[str, Any]) -> Any:
+            return arguments, {**named, "langs": torch.full_like(named["input_ids"], number)}
+
+        pipe.model.register_forward_pre_hook(add_langs, with_kwargs=True)
+    return pipe
 
 
 WAYS: dict[str, Callable[[dict[str, Any]], Any]] = {
