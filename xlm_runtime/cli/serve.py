@@ -6,17 +6,22 @@ import argparse
 import errno
 import logging
 import os
+import shutil
+import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from xlm_runtime.cli import commands
 from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.cli.provider_options import add_provider_options, gpu_options
-from xlm_runtime.errors import EngineError, InputError
+from xlm_runtime.errors import EngineError, InputError, XLMError
 from xlm_runtime.machine import available_cpus
 from xlm_runtime.serving.deployment import Scaling, application, import_serve
 from xlm_runtime.serving.options import ServingOptions, read_served
@@ -26,8 +31,13 @@ TOKEN = "XLM_SERVE_TOKEN"
 """The environment variable with the bearer token."""
 
 LOOPBACK, PORT = "127.0.0.1", 8000
+_NAME = "xlm"  # of the application, in Serve
 # for messages between the processes of one machine: bodies are small
 _OBJECT_STORE_BYTES = 128 << 20
+# for Serve to end, when its replicas have answered what they had
+_ENDING_S = 10
+_ERRORS = XLMError.__module__
+_SERVE_LOGS = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -62,10 +72,8 @@ def add_scaling_options(group: Any) -> None:
     )
     group.add_argument("--cpus-per-replica", type=number, default=known.cpus_per_replica, metavar="N")
     group.add_argument("--gpus-per-replica", type=number, default=known.gpus_per_replica, metavar="N")
+    group.add_argument("--in-process", action="store_true", help="one replica in this process, without Ray (extra http)")
     group.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: one of this command's own)")
-    group.add_argument(
-        "--in-process", action="store_true", help="one replica in this process, without Ray (extra http)"
-    )
 
 
 def add_limits(group: Any) -> None:
@@ -136,39 +144,83 @@ def run(args: argparse.Namespace) -> int:
     if args.ray is None:
         check_address(args.host, args.port)
     names = ", ".join(f"{each.name} ({each.task})" for each in served)
-    ready = f"xlm-runtime: serving {names} at http://{args.host}:{args.port}, with /docs; Ctrl-C ends it"
+    url = f"http://{args.host}:{args.port}"
+    ready = f"xlm-runtime: serving {names} at {url}, with {url}/docs; Ctrl-C ends it"
     if serve is None:
         if scaling != Scaling() or args.ray is not None:
             raise InputError("--in-process is one replica without Ray; leave out --ray and the options of replicas.")
         serve_here(served, options, args.host, args.port, lambda: print(ready, file=sys.stderr))
         return 0
-    import ray
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if args.ray is None:
-        # replicas take turns on the CPUs, so Ray may put as many there as are asked for
-        cpus = max(available_cpus(), round(scaling.most * scaling.cpus_per_replica))
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
-        )
-    else:
-        ray.init(address=args.ray, logging_level=logging.WARNING)
-    try:
-        serve.start(http_options={"host": args.host, "port": args.port})
+    cpus = round(scaling.most * scaling.cpus_per_replica)
+    with ray_session(args.ray, cpus) as metrics_folder, _deleted(serve, options.timeout_s + _ENDING_S):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(http_options={"host": args.host, "port": args.port}, logging_config=_SERVE_LOGS)
         try:
-            serve.run(application(served, options, scaling), name="xlm")
+            serve.run(application(served, options, scaling, metrics_folder), name=_NAME)
         except RuntimeError as error:
-            raise EngineError(f"The replicas did not start: {error}") from error
+            raise EngineError(f"The replicas did not start: {_cause(serve) or error}") from error
         print(ready, file=sys.stderr)
         while True:
             time.sleep(3600)
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int) -> Iterator[str | None]:
+    """A connection to a Ray cluster, or without an address one of this process's own, which ends with it.
+
+    Args:
+        address: host and port, or "auto".
+        cpus: for how many there is to be room in a cluster of one's own. Replicas take turns on the CPUs.
+
+    Returns:
+        A folder for figures, which goes with the cluster; None in another's.
+
+    Raises:
+        EngineError: there is no cluster there, or none can be started.
+    """
+    import ray
+
+    folder, own = None, {}
+    if address is None:
+        folder = tempfile.mkdtemp(prefix="xlm-")  # short: the names of sockets in it may have 107 bytes
+        own = {
+            "num_cpus": max(available_cpus(), cpus),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_node_ip_address": LOOPBACK,
+            "_temp_dir": folder,
+        }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            ray.init(address="local" if address is None else address, logging_level=logging.ERROR, **own)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise EngineError(f"Ray cannot be {'started' if address is None else 'reached'}: {error}") from error
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets one of its own
+        yield None if folder is None else str(Path(folder, "metrics"))
     finally:
-        serve.shutdown()
         ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _deleted(serve: Any, seconds: float) -> Iterator[None]:
+    """At the end the replicas answer what they have and go. Where Ray is gone already, nobody waits for it longer."""
+    try:
+        yield
+    finally:
+        ending = Thread(target=serve.delete, args=(_NAME,), daemon=True)
+        ending.start()
+        ending.join(seconds)
+
+
+def _cause(serve: Any) -> str | None:
+    """Why replicas do not start: the last error that is ours in what Serve says of them."""
+    states = [status.deployments.values() for status in serve.status().applications.values()]
+    lines = [line for state in states for each in state for line in each.message.splitlines()]
+    ours = [line for line in lines if line.startswith(f"{_ERRORS}.")]
+    return ours[-1].partition(": ")[2] if ours else None
 
 
 def check_address(host: str, port: int) -> None:

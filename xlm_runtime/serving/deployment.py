@@ -7,11 +7,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from uuid import uuid4
 
 from xlm_runtime.errors import EngineError, InputError, MissingExtraError
 from xlm_runtime.machine import available_cpus
 from xlm_runtime.serving.options import Served, ServingOptions, read_served
 
+# what Ray reads when it is imported
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone unless it was asked for
+    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # the replicas' lines are JSON
+    "RAY_SERVE_LOG_TO_STDERR": "0",  # Serve's own go to files
+}
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # of the proxy and the replica there is room for, before requests queue in the proxy, which knows no 429 of ours
 _ONGOING_BEYOND_QUEUE = 1024
@@ -63,11 +70,13 @@ class Replica:
         from xlm_runtime.serving.logs import start_logging
         from xlm_runtime.serving.models import open_models
 
+        if folder := os.environ.get(_METRICS_FOLDER):
+            os.makedirs(folder, exist_ok=True)
         start_logging(options.log_file)
         self._options = options
         self._models = open_models(served, options)
 
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: N807
+    def __serve_build_asgi_app__(self) -> Any:
         """The name that Ray Serve calls."""
         from xlm_runtime.serving.app import make_app
 
@@ -81,7 +90,10 @@ class Replica:
 
 
 def application(
-    served: Sequence[Served], options: ServingOptions | None = None, scaling: Scaling | None = None
+    served: Sequence[Served],
+    options: ServingOptions | None = None,
+    scaling: Scaling | None = None,
+    metrics_folder: str | None = None,
 ) -> Any:
     """A Ray Serve application, for `serve.run`.
 
@@ -89,6 +101,8 @@ def application(
         served: the bundles, see `read_served`. Every node that has a replica reads them under the same path.
         options: by default those of `ServingOptions`, with the CPUs shared among the replicas.
         scaling: by default one replica.
+        metrics_folder: where the replicas of a machine keep their figures, so that any of them can tell the sum; by
+            default a new one among the temporary files.
 
     Raises:
         MissingExtraError: Ray Serve is not installed.
@@ -97,7 +111,7 @@ def application(
     options, scaling = options or ServingOptions(), scaling or Scaling()
     if options.threads is None and not scaling.gpus_per_replica:
         options = replace(options, threads=max(1, available_cpus() // scaling.most))
-    folder = tempfile.mkdtemp(prefix="xlm-metrics-")
+    folder = metrics_folder or os.path.join(tempfile.gettempdir(), f"xlm-metrics-{uuid4().hex}")
     how: dict[str, Any] = {"num_replicas": scaling.replicas}
     if scaling.max_replicas is not None:
         how = {
@@ -119,7 +133,7 @@ def application(
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=options.timeout_s,
-        logging_config={"enable_access_log": False},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
         **how,
     )
     return deployment.bind(served, options)
@@ -154,7 +168,8 @@ def import_serve() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unless it was asked for
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         from ray import serve
     except ImportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import datetime, timezone
 from traceback import extract_tb
 from typing import Any
@@ -21,7 +22,8 @@ class _JsonLines(logging.Formatter):
 
 def start_logging(path: str | None) -> None:
     """Write log lines to a file, or to standard error."""
-    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    # Ray Serve puts a logger of its own in the place of sys.stderr
+    handler = logging.StreamHandler(sys.__stderr__) if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     _LOGGER.handlers[:] = [handler]
     _LOGGER.propagate = False
