@@ -29,7 +29,7 @@ def free_port() -> str:
 
 def test_it_answers_and_ends_with_a_signal(bundles: Bundles, tmp_path: Path) -> None:
     bundle, port, log = bundles("text-classification"), free_port(), tmp_path / "log"
-    command = [*COMMAND, f"labels={bundle}", "--port", port, "--log-file", str(log)]
+    command = [*COMMAND, f"labels={bundle}", "--port", port, "--log-file", str(log), "--timeout", "2"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
@@ -38,13 +38,16 @@ def test_it_answers_and_ends_with_a_signal(bundles: Bundles, tmp_path: Path) -> 
         request = urllib.request.Request(url, b'{"inputs": "The old town."}')
         with urllib.request.urlopen(request, timeout=20) as page:
             ((*found,),) = json.load(page)
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as hanging:
+            hanging.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+            assert hanging.recv(1000).startswith(b"HTTP/1.1 408 ")
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(20)
     with pipeline("text-classification", bundle) as pipe:
         same(found, pipe("The old town.", top_k=None))
     events = [json.loads(line)["event"] for line in log.read_text(encoding="utf-8").splitlines()]
-    assert events == ["ready", "request"]
+    assert events == ["ready", "request", "request"]
     assert server.returncode == 143
 
 
