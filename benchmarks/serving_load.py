@@ -52,30 +52,39 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = content_length(head)
-        if len(body) >= length and self._answer is not None:
-            self._received = body[length:]
-            if not self._answer.done():
-                self._answer.set_result((int(head[9:12]), body[:length]))
+        self._take(ended=False)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._take(ended=True)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the server closed the connection"))
+
+    def _take(self, ended: bool) -> None:
+        """Give the answer to who waits for it, where it is whole."""
+        head, found, rest = self._received.partition(b"\r\n\r\n")
+        if not found or self._answer is None or self._answer.done():
+            return
+        length = content_length(head)
+        if length is None:  # in chunks, or until the connection ends
+            length = len(rest) if ended or rest.endswith(b"\r\n0\r\n\r\n") else len(rest) + 1
+        if len(rest) >= length:
+            self._received = rest[length:]
+            self._answer.set_result((int(head[9:12]), rest[:length]))
+
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def close(self) -> None:
         self._transport.close()
 
 
-def content_length(head: bytes) -> int:
-    """Raises ValueError where the head has none: the servers measured give answers whole."""
+def content_length(head: bytes) -> int | None:
+    """What a head says of the body's length."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             return int(value)
-    raise ValueError(f"an answer without Content-Length: {head!r}")
+    return None
 
 
 @dataclass

@@ -72,7 +72,7 @@ def add_scaling_options(group: Any) -> None:
     )
     group.add_argument("--cpus-per-replica", type=number, default=known.cpus_per_replica, metavar="N")
     group.add_argument("--gpus-per-replica", type=number, default=known.gpus_per_replica, metavar="N")
-    group.add_argument("--in-process", action="store_true", help="one replica in this process, without Ray (extra http)")
+    group.add_argument("--in-process", action="store_true", help="one replica, here and without Ray (extra http)")
     group.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: one of this command's own)")
 
 
