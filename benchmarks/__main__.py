@@ -34,7 +34,7 @@ def main() -> None:
     try:
         module = importlib.import_module(f"benchmarks.{suite}")
     except ModuleNotFoundError as error:
-        extras = "pip install 'xlm-onnx[cpu,export,benchmarks]'"
+        extras = "pip install 'xlm-onnx[cpu,openvino,http,export,benchmarks]'"
         raise SystemExit(f"The suite {suite} needs the package '{error.name}': {extras}") from error
     module.main()
 
