@@ -125,7 +125,7 @@ class ServedModel:
         most = self._options.max_texts
         if isinstance(inputs, list) and len(inputs) > most:
             raise RefusedError(413, "validation", f"The request has {len(inputs)} inputs; expected at most {most}.")
-        chars = _characters([inputs, *arguments.values()])
+        chars = _characters([inputs, *(value for name, value in arguments.items() if name != "on_error")])
         if chars > self._options.max_text_chars:
             raise RefusedError(
                 413,
