@@ -125,15 +125,21 @@ class Client:
         self._connection: Connection | None = None
 
     async def ask(self, data: bytes) -> tuple[int | None, bytes]:
-        """Status and body; no status where the server hung up before there was one."""
-        if self._connection is None or self._connection.is_closing():
+        """Status and body; no status where the server hung up before there was one.
+
+        A server may end a kept-alive connection at any time between two requests, so one that ends at once is asked
+        again on a new one, as every client of HTTP does.
+        """
+        kept = self._connection is not None and not self._connection.is_closing()
+        if not kept:
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(Connection, "127.0.0.1", self._port)
+        assert self._connection is not None
         try:
             return await asyncio.wait_for(self._connection.ask(data), 60)
         except ConnectionError:
             self._connection = None
-            return None, b""
+            return await self.ask(data) if kept else (None, b"")
 
 
 async def ask_all(port: int, requests: Iterable[Asked], clients: int, labels: dict[str, str]) -> Found:
