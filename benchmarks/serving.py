@@ -183,6 +183,8 @@ def measure_served(model: Model, settings: Settings, ray: str | None, log: Path,
                 ports[way] = stack.enter_context(running([*command, str(port)], port, log))
             except ServerError as error:
                 record({"kind": "missing", "what": f"{name}, {way}", "reason": str(error)})
+        if not ports:
+            return
         texts = texts[: len(bare)]
         right = {way: ask_each(port, texts) for way, port in ports.items()}
         for way, answers in right.items():
@@ -199,8 +201,8 @@ def measure_served(model: Model, settings: Settings, ray: str | None, log: Path,
                         rates.setdefault(way, []).append(found["requests_per_second"])
             record({"kind": "noise", "model": name, "other_cpus": others.look()})
         most = {way: statistics.median(values) for way, values in rates.items()}
-        for share in settings.rates:
-            rate = share * most.get(ALONE, 0.0)
+        for share in settings.rates if ALONE in most else ():
+            rate = share * most[ALONE]
             for way, port in ports.items():
                 if way == TRANSFORMERS and rate > most[way]:
                     continue  # its queue would be as long as the test is

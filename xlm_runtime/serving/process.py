@@ -32,8 +32,8 @@ def serve_here(
     start_logging(options.log_file)
     config = uvicorn.Config(
         make_app(open_models(served, options), options),
-        log_level="warning",
-        access_log=False,  # the application has a log of its own
+        log_level="critical",  # the application has a log of its own, without texts
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=round(options.timeout_s) + 1,
     )
