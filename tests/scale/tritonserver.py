@@ -45,7 +45,7 @@ def running(repository: Path, folder: Path) -> Iterator[Addresses]:
     backends = folder / "backends"
     shutil.copytree(triton / "backends" / "python", backends / "python")
     shutil.copy2(triton / "python_backend_stubs" / version / "triton_python_backend_stub", backends / "python")
-    addresses = Addresses(*(f"127.0.0.1:{port}" for port in _free_ports(3)))
+    addresses = Addresses(*(f"127.0.0.1:{port}" for port in free_ports(3)))
     command = [triton / "bin" / "tritonserver", "--model-repository", repository, "--backend-directory", backends]
     for name in ("http", "grpc", "metrics"):
         host, port = getattr(addresses, name).split(":")
@@ -78,7 +78,8 @@ def _wait(server: subprocess.Popen[bytes], addresses: Addresses, log: Path) -> N
     raise RuntimeError(f"tritonserver is not ready\n{log.read_text()[-5000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

@@ -63,7 +63,7 @@ class Bundle:
                 version does not know, or a failed verification.
         """
         folder = Path(folder)
-        values = _read_contents(folder)
+        values = read_contents(folder)
         verification, timings = values["verification"], values.get("calibration", [])
         bundle = cls(
             folder=folder,
@@ -266,8 +266,12 @@ class Bundle:
             )
 
 
-def _read_contents(folder: Path) -> dict[str, Any]:
-    """What `bundle.json` holds, once it is as `schema.BUNDLE` says."""
+def read_contents(folder: Path) -> dict[str, Any]:
+    """What `bundle.json` holds, once it is as `schema.BUNDLE` says.
+
+    Raises:
+        BundleError: it is missing or damaged, or of a format that this version does not know.
+    """
     file = f"File '{BUNDLE_FILE}' in path '{folder}'"
     try:
         values = read_object(folder / BUNDLE_FILE)

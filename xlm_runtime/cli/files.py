@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.bundle.bundle import Bundle
+from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.cli.inputs import text_option
 from xlm_runtime.cli.progress import file_progress
 from xlm_runtime.cli.provider_options import open_pipeline
@@ -70,7 +71,7 @@ def run(
     )
     identity = {
         "input": input_identity(source),
-        "bundle": digest(Bundle.load(args.bundle).files),
+        "bundle": digest(Bundle.load(local_bundle(args.bundle)).files),
         # a row in a failed one's place is an answer, so that this cannot change in the middle
         "options": {name: value for name, value in vars(args).items() if name not in _FREE}
         | {"on_error": "return" if args.on_error == "return" else "raise or skip"},

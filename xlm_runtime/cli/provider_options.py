@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from xlm_runtime.bundle.remote import local_bundle
 from xlm_runtime.cli.arguments import number, whole_number
 from xlm_runtime.pipelines import pipeline
 from xlm_runtime.providers import AUTO, PROVIDERS
@@ -48,7 +49,7 @@ def open_pipeline(task: str, args: argparse.Namespace) -> Any:
     """
     opened = pipeline(
         task,
-        args.bundle,
+        local_bundle(args.bundle),
         args.provider,
         args.threads,
         args.precision,

@@ -194,7 +194,7 @@ def ray_session(address: str | None, cpus: int) -> Iterator[str | None]:
     try:
         try:
             ray.init(address="local" if address is None else address, logging_level=logging.ERROR, **own)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # of many classes; a node that does not start in time is a bare one
             raise EngineError(f"Ray cannot be {'started' if address is None else 'reached'}: {error}") from error
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets one of its own
         yield None if folder is None else str(Path(folder, "metrics"))

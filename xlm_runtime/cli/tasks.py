@@ -55,7 +55,9 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
     for task, command in COMMANDS.items():
         parser = add(task, description=commands.COMMANDS[task].help)
         parser.set_defaults(run=run, task=task, parser=parser)
-        parser.add_argument("bundle", metavar="BUNDLE", help="folder written by `xlm-export export`")
+        parser.add_argument(
+            "bundle", metavar="BUNDLE", help="folder written by `xlm-export export`, or its address (s3://…, https://…)"
+        )
         parser.add_argument(
             "texts",
             metavar="TEXT",

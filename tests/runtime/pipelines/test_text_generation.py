@@ -131,6 +131,15 @@ def test_stream_joins_to_the_answer(pipe: Any) -> None:
             assert all(pieces)
 
 
+def test_pieces_tell_their_ids_and_the_last_one_the_ending(pipe: Any) -> None:
+    options = GenerationOptions(max_new_tokens=12)
+    *pieces, last = pipe.stream_pieces(TEXTS[0], options)
+    answer = pipe(TEXTS[0], options)
+    assert (last.ids, last.ending) == (answer["ids"], answer["ending"])
+    assert all(piece.ending is None and piece.text for piece in pieces)
+    assert [piece.ids for piece in pieces] == [answer["ids"][: len(piece.ids)] for piece in pieces]
+
+
 def test_stop_ends_the_text(pipe: Any) -> None:
     whole = pipe(TEXTS[0], GenerationOptions(max_new_tokens=30))["generated_text"]
     stop = whole[len(whole) // 2 :][:3]
