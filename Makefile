@@ -1,7 +1,7 @@
 # make demo: everything from nothing to answers.   make test: the test suite.   make lint: ruff and mypy.
 # make test-whole: the benchmarks' suites, the wheel in a clean environment, bundles in optimum's classes, official
 # configurations, all reference texts, the demo's training, graphs for CUDA in every precision
-# make test-scale: bundles in a real tritonserver and in Ray, in an environment of its own.
+# make test-scale: bundles in a real tritonserver and in Ray, and the containers' commands, in an environment of its own.
 # make benchmark: the CPU benchmark, one to three hours on two quiet cores; ARGS="--quick" and others: docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
@@ -53,7 +53,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable ".[cpu,openvino,export,zh,th,benchmarks,test]"
+	$(INSTALL) --editable ".[cpu,openvino,http,export,zh,th,benchmarks,test]"
 	touch $@
 
 # optimum needs an older transformers than the project is tested with

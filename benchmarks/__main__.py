@@ -11,6 +11,7 @@ SUITES = {
     "generation": "milliseconds a generated token",
     "cache_designs": "where keys and values of past tokens live",
     "question_answering": "questions a second on XQuAD",
+    "serving": "requests a second and latencies of the server, batched or not, beside transformers' pipeline in it",
     "tokenizer": "tokens a second beside transformers' tokenizer",
     "export_cost": "time and peak memory of an export",
     "startup": "what importing and opening cost",
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         module = importlib.import_module(f"benchmarks.{suite}")
     except ModuleNotFoundError as error:
-        extras = "pip install 'xlm-onnx[cpu,export,benchmarks]'"
+        extras = "pip install 'xlm-onnx[cpu,openvino,http,export,benchmarks]'"
         raise SystemExit(f"The suite {suite} needs the package '{error.name}': {extras}") from error
     module.main()
 

@@ -15,7 +15,7 @@ from xlm_runtime.machine import cpu_features, cpu_name, installed_versions
 
 LIBRARIES = (
     "xlm-onnx", "numpy", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
-    "tensorrt", "tensorrt_rtx", "triton",
+    "tensorrt", "tensorrt_rtx", "triton", "uvicorn", "httptools", "uvloop", "fastapi",
 )  # fmt: skip
 QUIET = 0.1  # CPUs that other programs may use on a machine that counts as quiet
 

@@ -173,6 +173,25 @@ def prepare(
     return made
 
 
+def prepare_bundle(
+    target: Path, checkpoint: Path, task: str, options: Sequence[str], steps: Sequence[Sequence[str]]
+) -> Path:
+    """A bundle of an export with options and steps of `xlm-export` behind it; what is there is kept.
+
+    Raises:
+        PreparationError: one of them failed.
+    """
+    exported = target.with_name(f"{target.name}-exported")
+    command = [sys.executable, "-m", "xlm_export", "export", str(checkpoint), "--task", task, "--no-verify", *options]
+    reason = None
+    if not target.is_dir() and not exported.is_dir():
+        reason = _make(exported, lambda path: [*command, str(path)])
+    reason = reason or _vary(exported, target, steps)
+    if reason:
+        raise PreparationError(f"The bundle '{target.name}' could not be made: {reason}")
+    return target
+
+
 def prepare_gpu(
     folder: Path,
     task: str,

@@ -1,4 +1,4 @@
-"""`xlm-runtime serve BUNDLE…`: bundles over HTTP, by Ray Serve."""
+"""`xlm-runtime serve BUNDLE…`: bundles over HTTP, by Ray Serve or in this process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from xlm_runtime.errors import EngineError, InputError, XLMError
 from xlm_runtime.machine import available_cpus
 from xlm_runtime.serving.deployment import Scaling, application, import_serve
 from xlm_runtime.serving.options import ServingOptions, read_served
+from xlm_runtime.serving.process import serve_here
 
 TOKEN = "XLM_SERVE_TOKEN"
 """The environment variable with the bearer token."""
@@ -72,6 +73,7 @@ def add_scaling_options(group: Any) -> None:
     )
     group.add_argument("--cpus-per-replica", type=number, default=known.cpus_per_replica, metavar="N")
     group.add_argument("--gpus-per-replica", type=number, default=known.gpus_per_replica, metavar="N")
+    group.add_argument("--in-process", action="store_true", help="one replica, here and without Ray (extra http)")
     group.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: one of this command's own)")
 
 
@@ -110,10 +112,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: options or bundles that cannot be used, a port that is taken.
         BundleError: a folder that is no bundle.
-        MissingExtraError: Ray Serve is not installed.
+        MissingExtraError: Ray Serve is not installed, or for --in-process uvicorn.
         EngineError: the replicas did not start.
     """
-    serve = import_serve()
+    serve = None if args.in_process else import_serve()
     served = read_served(args.bundles, args.task)
     options = ServingOptions(
         provider=args.provider,
@@ -143,6 +145,13 @@ def run(args: argparse.Namespace) -> int:
     if args.ray is None:
         check_address(args.host, args.port)
     names = ", ".join(f"{each.name} ({each.task})" for each in served)
+    url = f"http://{args.host}:{args.port}"
+    ready = f"xlm-runtime: serving {names} at {url}, with {url}/docs; Ctrl-C ends it"
+    if serve is None:
+        if scaling != Scaling() or args.ray is not None:
+            raise InputError("--in-process is one replica without Ray; leave out --ray and the options of replicas.")
+        serve_here(served, options, args.host, args.port, lambda: print(ready, file=sys.stderr))
+        return 0
     cpus = ceil(scaling.most * scaling.cpus_per_replica)
     with ray_session(args.ray, cpus) as metrics_folder, _deleted(serve, options.timeout_s + _ENDING_S):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -151,8 +160,7 @@ def run(args: argparse.Namespace) -> int:
             serve.run(application(served, options, scaling, metrics_folder), name=_NAME)
         except RuntimeError as error:
             raise EngineError(f"The replicas did not start: {_cause(serve) or error}") from error
-        url = f"http://{args.host}:{args.port}"
-        print(f"xlm-runtime: serving {names} at {url}, with {url}/docs; Ctrl-C ends it", file=sys.stderr)
+        print(ready, file=sys.stderr)
         while True:
             time.sleep(3600)
 

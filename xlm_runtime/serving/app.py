@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -160,7 +161,13 @@ class Routes:
         return self._models[name]
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        return read_object(await read_body(request.stream(), self._options.max_body_bytes))
+        seconds = self._options.timeout_s
+        try:
+            body = await asyncio.wait_for(read_body(request.stream(), self._options.max_body_bytes), seconds)
+        except asyncio.TimeoutError:
+            about = f"The body did not come within {seconds:g} seconds."
+            raise RefusedError(408, "timeout", about) from None
+        return read_object(body)
 
     def _count(self, model: ServedModel, texts: int, request: Request) -> None:
         self._metrics.texts(model.name, texts)

@@ -32,8 +32,12 @@ def read_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body.decode("utf-8"))
+        if b"\\ud" in body.lower():
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise InputError(f"The body is not UTF-8 ({error.reason} at byte {error.start}).") from error
+    except UnicodeEncodeError as error:
+        raise InputError("The body has half of a surrogate pair by itself, which is no character.") from error
     except RecursionError as error:
         raise InputError("The body is not JSON that can be read: it is nested too deeply.") from error
     except ValueError as error:
