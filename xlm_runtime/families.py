@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlm_runtime.config import XLMConfig, other_model_error, read_config_file
+from xlm_runtime.flaubert_config import FlaubertConfig
 
 if TYPE_CHECKING:
     from xlm_runtime.tokenization import XLMTokenizer
@@ -65,7 +66,10 @@ class Family:
 # A prompt begins with </s>: XLM was trained on streams in which it stands before every sentence.
 XLM = Family("XLM", XLMConfig, "xlm_runtime.tokenization:XLMTokenizer", prompt_start="sep_token_id")
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (XLM,)}
+# trained as XLM was, and asked for the next word in the same way
+FLAUBERT = Family("Flaubert", FlaubertConfig, "xlm_runtime.tokenization.flaubert:FlaubertTokenizer")
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (XLM, FLAUBERT)}
 
 
 def family_of(config: XLMConfig) -> Family:
