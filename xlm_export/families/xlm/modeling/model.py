@@ -208,8 +208,12 @@ class XLMModel(XLMPreTrainedModel):
         attended = self._before_attention(last, hidden)
         kept, queried, query_layout = hidden, attended, layout
         if batch.kept_index is not None:
-            kept, query_layout = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0), batch.kept_layout
-            queried = self._before_attention(last, kept)
+            kept = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0)
+            if attended is hidden:
+                queried = kept
+            else:
+                queried = take_rows(attended.squeeze(0), batch.kept_index).unsqueeze(0)
+            query_layout = batch.kept_layout
             bias = attention_bias(batch.visible_to_kept(causal))
         context = attentions[last].forward_packed(attended, bias, layout, queried, query_layout)
         return (self._after_attention(last, kept, context).squeeze(0),)
