@@ -44,11 +44,7 @@ def seeds(xlm: int, others: int, whole: int = 100) -> list[Any]:
     return [
         *(("XLM", seed) for seed in range(xlm)),
         *((prefix, seed) for prefix in further for seed in range(others)),
-        *(
-            pytest.param(prefix, seed, marks=pytest.mark.whole)
-            for prefix in further
-            for seed in range(others, whole)
-        ),
+        *(pytest.param(prefix, seed, marks=pytest.mark.whole) for prefix in further for seed in range(others, whole)),
     ]
 
 
