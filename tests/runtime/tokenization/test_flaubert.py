@@ -74,7 +74,7 @@ def differing(ours: FlaubertTokenizer, theirs: Any, lines: list[str]) -> list[st
 @pytest.mark.shared
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_a_sample_of_french(pair: Pair, real_lines: dict[str, list[str]], lowercase: bool) -> None:
-    assert not differing(*pair(VOCABULARIES[0], lowercase), [*FRENCH, *real_lines["fr"][::11]])
+    assert not differing(*pair(VOCABULARIES[0], lowercase), [*FRENCH, *real_lines["fr"][::41]])
 
 
 @pytest.mark.whole
