@@ -78,14 +78,21 @@ def family_of(config: XLMConfig) -> Family:
 
 
 def read_config(folder: str | Path) -> XLMConfig:
-    """Read `config.json` in `folder` into its family's configuration; without a model type it is XLM's.
+    """Read `config.json` in `folder` into its family's configuration; without a model type it is that of the model
+    class which `architectures` names, or XLM's.
 
     Raises:
         BundleError: the file is missing, not JSON, or describes a model of no family in the table.
         InputError: options of another type or out of range, or that contradict each other.
     """
     values = read_config_file(folder)
-    model_type = values.get("model_type", XLM.model_type)
+    model_type = values["model_type"] if "model_type" in values else _type_of_classes(values.get("architectures"))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise other_model_error(model_type, tuple(FAMILIES))
     return FAMILIES[model_type].config.from_dict(values)
+
+
+def _type_of_classes(names: object) -> str:
+    """The model type that a list of model classes tells."""
+    first = str(names[0]) if isinstance(names, list) and names else ""
+    return next((family.model_type for family in FAMILIES.values() if first.startswith(family.prefix)), XLM.model_type)

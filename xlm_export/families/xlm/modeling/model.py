@@ -209,10 +209,7 @@ class XLMModel(XLMPreTrainedModel):
         kept, queried, query_layout = hidden, attended, layout
         if batch.kept_index is not None:
             kept = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0)
-            if attended is hidden:
-                queried = kept
-            else:
-                queried = take_rows(attended.squeeze(0), batch.kept_index).unsqueeze(0)
+            queried = kept if attended is hidden else take_rows(attended.squeeze(0), batch.kept_index).unsqueeze(0)
             query_layout = batch.kept_layout
             bias = attention_bias(batch.visible_to_kept(causal))
         context = attentions[last].forward_packed(attended, bias, layout, queried, query_layout)
