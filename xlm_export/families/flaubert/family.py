@@ -19,9 +19,10 @@ from xlm_runtime.families import FLAUBERT as RUNTIME
 from xlm_runtime.flaubert_config import FlaubertConfig
 
 
-def absent_passes(config: FlaubertConfig) -> dict[str, str]:
-    """A sum that nothing normalises has no operator with its normalisation."""
-    return {"skip-layer-norm": "pre_norm is true: a layer normalises before its sums"} if config.pre_norm else {}
+def fewest_matches(config: FlaubertConfig) -> dict[str, int]:
+    """With `pre_norm` no normalisation follows the last layer's second sum, nor one that is masked first, as padded
+    graphs do between layers."""
+    return {"skip-layer-norm": 1} if config.pre_norm else {}
 
 
 FLAUBERT = dataclasses.replace(
@@ -37,5 +38,5 @@ FLAUBERT = dataclasses.replace(
         "ForQuestionAnsweringSimple": FlaubertForQuestionAnsweringSimple,
     },
     write_tokenizer=write_tokenizer,
-    absent_passes=absent_passes,
+    fewest_matches=fewest_matches,
 )
