@@ -43,15 +43,19 @@ class PackedMultiHeadAttention(OpRun):
 
 
 class SkipLayerNormalization(OpRun):
-    """The sum is rounded to the type of its terms, and normalised in float32."""
+    """The sum is rounded to the type of its terms, and normalised in float32; it is the fourth output."""
 
     op_domain = "com.microsoft"
 
-    def _run(self, x: Any, skip: Any, gamma: Any, beta: Any, bias: Any = None, epsilon: float = 0.0) -> tuple[Any]:
+    def _run(self, x: Any, skip: Any, gamma: Any, beta: Any, bias: Any = None,
+             epsilon: float = 0.0) -> tuple[Any, ...]:  # fmt: skip
         with np.errstate(all="ignore"):
-            total = ((x if bias is None else x + bias) + skip).astype(np.float32)
+            rounded = (x if bias is None else x + bias) + skip
+            total = rounded.astype(np.float32)
             normal = (total - total.mean(axis=-1, keepdims=True)) / np.sqrt(total.var(axis=-1, keepdims=True) + epsilon)
-            return ((normal * gamma.astype(np.float32) + beta.astype(np.float32)).astype(x.dtype),)
+            result = (normal * gamma.astype(np.float32) + beta.astype(np.float32)).astype(x.dtype)
+            nothing = np.zeros(0, np.float32)  # mean and deviation, which no graph of ours reads
+            return result, nothing, nothing, rounded
 
 
 class BiasGelu(OpRun):

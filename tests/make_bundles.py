@@ -73,7 +73,7 @@ def add_static_cache(folder: Path) -> None:
     (source,) = bundle.graphs
     model = open_model(folder / source.file)
     passes = {name: PASSES[name] for name in ("qkv", "static-cache")}
-    apply_passes(model, passes, bundle.config.n_layers, half=False, kept={})
+    apply_passes(model, passes, bundle.config, half=False, kept={})
     inputs, outputs = static_cache_specs(source.inputs, source.outputs)
     entry = replace(source, target="onnxruntime-cuda", inputs=inputs, outputs=outputs)
     entry = replace(entry, file=entry.file_name, weights_in=external_files(model))

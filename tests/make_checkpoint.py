@@ -90,6 +90,7 @@ def make_checkpoint(
     tokenizer = {
         "tokenizer_class": "XLMTokenizer",
         "do_lowercase_and_remove_accent": True,
+        "do_lowercase": True,  # FlauBERT's option, which reads no other of the two
         "model_max_length": config.max_position_embeddings,
     }
     if config.lang2id is not None:

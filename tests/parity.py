@@ -6,13 +6,19 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.models.flaubert import modeling_flaubert
 
 from tests.tolerances import MODEL_PARITY
-from xlm_export.families.xlm import modeling
+from xlm_export.families.family import ExportFamily
+from xlm_export.families.table import FAMILIES
+from xlm_export.families.xlm.family import XLM
 from xlm_export.families.xlm.modeling import XLMConfig, XLMPreTrainedModel
+from xlm_runtime.flaubert_config import FlaubertConfig
 
 
 @dataclass
@@ -31,7 +37,18 @@ class Case:
         return {name: value[index : index + 1, : self.lengths[index]] for name, value in self.inputs.items()}
 
 
-def random_config(rng: random.Random, **options: Any) -> XLMConfig:
+def seeds(xlm: int, others: int, whole: int = 100) -> list[Any]:
+    """(prefix of a family's classes, seed) of a test that every family has: the first ones always, and for families
+    other than XLM, whose code is mostly XLM's, `whole` in `make test-whole`."""
+    further = [family.runtime.prefix for family in FAMILIES.values() if family is not XLM]
+    return [
+        *(("XLM", seed) for seed in range(xlm)),
+        *((prefix, seed) for prefix in further for seed in range(others)),
+        *(pytest.param(prefix, seed, marks=pytest.mark.whole) for prefix in further for seed in range(others, whole)),
+    ]
+
+
+def random_config(rng: random.Random, family: ExportFamily = XLM, **options: Any) -> XLMConfig:
     """A small configuration in which every option that changes the computation is drawn."""
     n_heads = rng.choice([1, 2, 4])
     values: dict[str, Any] = {
@@ -58,16 +75,22 @@ def random_config(rng: random.Random, **options: Any) -> XLMConfig:
         "pad_token_id": rng.choice([0, 2]),
         "id2label": {i: f"L{i}" for i in range(rng.randint(1, 5))},
     }
-    return XLMConfig(**(values | options))
+    if family.runtime.config is FlaubertConfig:
+        values |= {"pre_norm": rng.random() < 0.7, "layerdrop": rng.choice([0.0, 0.2])}
+        if values["pre_norm"]:  # nothing normalises the last sum: with large weights its rounding grows, too
+            values["init_std"] = 0.1
+    return family.runtime.config(**(values | options))
 
 
-def make_case(head: str, seed: int, *, padded: bool = True, min_length: int = 1, **options: Any) -> Case:
-    """Both models of class `head` and a batch with every input that the configuration knows."""
-    rng = random.Random(f"{head} {seed}")
+def make_case(name: str, seed: int, *, padded: bool = True, min_length: int = 1, **options: Any) -> Case:
+    """Both models of the class `name` and a batch with every input that the configuration knows."""
+    rng = random.Random(f"{name} {seed}")
     torch.manual_seed(seed)
-    config = random_config(rng, **options)
-    ours = getattr(modeling, head)(config).eval()
-    theirs = getattr(transformers, head)(transformers.XLMConfig(**config.to_dict())).eval()
+    family = next(family for family in FAMILIES.values() if name in family.architectures)
+    config = random_config(rng, family, **options)
+    ours = family.models[family.head_of(name)](config).eval()
+    their_config = getattr(transformers, f"{family.runtime.prefix}Config")(**config.to_dict())
+    theirs = getattr(transformers, name)(their_config).eval()
     _randomise(ours)
     missing = theirs.load_state_dict(ours.state_dict(), strict=True)
     if config.tie_word_embeddings:
@@ -79,6 +102,8 @@ def make_case(head: str, seed: int, *, padded: bool = True, min_length: int = 1,
     lengths = [rng.randint(min_length, sequence) if padded else sequence for _ in range(batch)]
     ids = torch.randint(5, config.vocab_size, (batch, sequence))
     mask = (torch.arange(sequence) < torch.tensor(lengths)[:, None]).long()
+    if isinstance(config, FlaubertConfig) and config.pre_norm:
+        mend_pre_norm(theirs)
     case = Case(rng, config, ours, theirs, lengths, {"attention_mask": mask})
     case.inputs["input_ids"] = torch.where(mask == 1, ids, torch.tensor(config.pad_token_id))
     if rng.random() < 0.7:
@@ -90,6 +115,25 @@ def make_case(head: str, seed: int, *, padded: bool = True, min_length: int = 1,
     if rng.random() < 0.2:
         case.inputs["inputs_embeds"] = ours.word_embeddings[case.inputs.pop("input_ids")].detach()
     return case
+
+
+class _CacheOfLayers(EncoderDecoderCache):
+    """A cache that every layer is given whole."""
+
+    def __getitem__(self, layer: int) -> EncoderDecoderCache:
+        return self
+
+
+modeling_flaubert.EncoderDecoderCache = _CacheOfLayers
+
+
+def mend_pre_norm(theirs: Any) -> None:
+    """Let transformers 5 run a FlauBERT with `pre_norm`: it takes `cache[layer]` of a cache that has no such thing, and
+    does not tell attention that its weights are wanted."""
+    for attention in theirs.base_model.attentions:
+        attention.register_forward_pre_hook(
+            lambda _, args, named: (args, named | {"output_attentions": True}), with_kwargs=True
+        )
 
 
 def _randomise(model: XLMPreTrainedModel) -> None:

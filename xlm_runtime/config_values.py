@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "attention_dropout": (0, 1),
     "summary_first_dropout": (0, 1),
     "summary_last_dropout": (0, 1),
+    "layerdrop": (0, 1),
     "layer_norm_eps": (0, 1),
     "init_std": (0, 1000),
     "embed_init_std": (0, 1000),

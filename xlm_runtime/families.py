@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlm_runtime.config import XLMConfig, other_model_error, read_config_file
+from xlm_runtime.flaubert_config import FlaubertConfig
 
 if TYPE_CHECKING:
     from xlm_runtime.tokenization import XLMTokenizer
@@ -65,7 +66,10 @@ class Family:
 # A prompt begins with </s>: XLM was trained on streams in which it stands before every sentence.
 XLM = Family("XLM", XLMConfig, "xlm_runtime.tokenization:XLMTokenizer", prompt_start="sep_token_id")
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (XLM,)}
+# trained as XLM was, and asked for the next word in the same way
+FLAUBERT = Family("Flaubert", FlaubertConfig, "xlm_runtime.tokenization.flaubert:FlaubertTokenizer")
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (XLM, FLAUBERT)}
 
 
 def family_of(config: XLMConfig) -> Family:
@@ -74,14 +78,21 @@ def family_of(config: XLMConfig) -> Family:
 
 
 def read_config(folder: str | Path) -> XLMConfig:
-    """Read `config.json` in `folder` into its family's configuration; without a model type it is XLM's.
+    """Read `config.json` in `folder` into its family's configuration; without a model type it is that of the model
+    class which `architectures` names, or XLM's.
 
     Raises:
         BundleError: the file is missing, not JSON, or describes a model of no family in the table.
         InputError: options of another type or out of range, or that contradict each other.
     """
     values = read_config_file(folder)
-    model_type = values.get("model_type", XLM.model_type)
+    model_type = values["model_type"] if "model_type" in values else _type_of_classes(values.get("architectures"))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise other_model_error(model_type, tuple(FAMILIES))
     return FAMILIES[model_type].config.from_dict(values)
+
+
+def _type_of_classes(names: object) -> str:
+    """The model type that a list of model classes tells."""
+    first = str(names[0]) if isinstance(names, list) and names else ""
+    return next((family.model_type for family in FAMILIES.values() if first.startswith(family.prefix)), XLM.model_type)

@@ -39,6 +39,10 @@ def _all_passes(config: Any) -> Mapping[str, str]:
     return {}
 
 
+def _all_matches(config: Any) -> Mapping[str, int]:
+    return {}
+
+
 @dataclass(frozen=True)
 class ExportFamily:
     """What torch and ONNX graphs have to know of a family."""
@@ -64,6 +68,8 @@ class ExportFamily:
     families without language embeddings there is nothing to do."""
     absent_passes: Callable[[Any], Mapping[str, str]] = _all_passes
     """Configuration → which of the optimiser's passes its graphs have nothing for, and why."""
+    fewest_matches: Callable[[Any], Mapping[str, int]] = _all_matches
+    """Configuration → passes that some of its layers have less for than XLM's, and how often each matches at least."""
 
     @property
     def architectures(self) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx_ir
 
 from xlm_export.families.family import ExportFamily
+from xlm_export.families.flaubert.family import FLAUBERT
 from xlm_export.families.xlm.family import XLM
 from xlm_export.onnx_graph.names import WeightNames
 from xlm_runtime.config import XLMConfig
 
-FAMILIES: dict[str, ExportFamily] = {family.runtime.model_type: family for family in (XLM,)}
+FAMILIES: dict[str, ExportFamily] = {family.runtime.model_type: family for family in (XLM, FLAUBERT)}
 
 MODEL_TYPE = "model_type"
 """Where a graph says of which family it is, in its metadata. Older ones do not, and are all of XLM."""

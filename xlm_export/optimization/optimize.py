@@ -87,7 +87,7 @@ def optimize(
             kept = _kept_in_float32(written, source, draft)
         steps("match the passes")
         model = open_model(written.folder / source.file)
-        counts = apply_passes(model, chosen, written.config.n_layers, half, kept)
+        counts = apply_passes(model, chosen, written.config, half, kept)
         model.metadata_props["engine"] = target
         task = find_task(written.architecture, written.task)
         for item in chosen.values():

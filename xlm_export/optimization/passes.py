@@ -41,9 +41,9 @@ class Pass:
     """A pass.
 
     `apply` changes a model, given whether it computes in half precision and what stays in float32 there, and returns a
-    layer for each match; `per_layer` is how often it matches in each layer; `absent` tells why a graph has nothing for
-    it, or None. `keeps` is set for the pass that leaves alone what stays in float32. `entry` gives the graph's entry as
-    it is behind the pass, for one that changes inputs or outputs.
+    layer for each match; `per_layer` is how often it matches in each layer, unless the family says less; `absent` tells
+    why a graph has nothing for it, or None. `keeps` is set for the pass that leaves alone what stays in float32.
+    `entry` gives the graph's entry as it is behind the pass, for one that changes inputs or outputs.
     """
 
     apply: Callable[[onnx_ir.Model, bool, Kept], list[int]]
@@ -153,7 +153,7 @@ def chosen_passes(graph: Graph, config: XLMConfig, target: str, asked: Sequence[
 
 
 def apply_passes(
-    model: onnx_ir.Model, passes: dict[str, Pass], n_layers: int, half: bool, kept: Kept
+    model: onnx_ir.Model, passes: dict[str, Pass], config: XLMConfig, half: bool, kept: Kept
 ) -> dict[str, int]:
     """Change the model in place; returns how often each pass matched.
 
@@ -165,11 +165,12 @@ def apply_passes(
         OptimizationError: a pass did not match in a layer as often as it has to. The model is then of no use.
     """
     counts = {}
+    fewest = export_family(config).fewest_matches(config)
     for name, item in passes.items():
         matched = Counter(item.apply(model, half, kept))
         left = Counter(kept.values() if item.keeps else ())
-        for layer in range(n_layers):
-            if matched[layer] + left[layer] != item.per_layer:
+        for layer in range(config.n_layers):
+            if not fewest.get(name, item.per_layer) <= matched[layer] + left[layer] <= item.per_layer:
                 raise OptimizationError(
                     f"The pass '{name}' matched {matched[layer]} times in layer {layer}, expected "
                     f"{item.per_layer - left[layer]}: the graph is not as this version of xlm-export writes it. Export "

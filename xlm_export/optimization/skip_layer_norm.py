@@ -2,9 +2,11 @@
 
     LayerNormalization(x + (y + b), γ, β)  →  SkipLayerNormalization(y, x, γ, β, b)
 
-y is a product of the layer, and b its bias; where the bias is no operator of its own, the operator gets none. In half
-precision the portable graph casts to float32 before the sum and back behind the normalisation. The operator takes half
-precision as it is, and some of its kernels compute in it: `half_precision` says in which layers that is too little.
+y is a product of the layer, and b its bias; where the bias is no operator of its own, the operator gets none. Where a
+layer normalises before its halves, the sum is read again: it is the operator's fourth output then. In half precision
+the portable graph casts to float32 before a sum that is normalised alone, and back behind the normalisation. The
+operator takes half precision as it is, and some of its kernels compute in it: `half_precision` says in which layers
+that is too little.
 
 The operator is ONNX Runtime's own (com.microsoft).
 """
@@ -26,7 +28,7 @@ class Normalization:
     """One of the two normalisations of a layer as it stands in the graph; that of the embeddings adds other things.
 
     `name` is that of the product before it, such as `transformer.attentions.0.out_lin`; `last` is the node that gives
-    its result, LayerNormalization or the Cast behind it.
+    its result, LayerNormalization or the Cast behind it; `added` is the one that gives the sum.
     """
 
     layer: int
@@ -39,6 +41,7 @@ class Normalization:
     bias: onnx_ir.Value | None
     epsilon: float
     last: onnx_ir.Node
+    added: onnx_ir.Node
 
 
 def normalizations(model: onnx_ir.Model) -> list[Normalization]:
@@ -69,10 +72,11 @@ def _normalization(node: onnx_ir.Node, names: WeightNames) -> Normalization | No
     total, gamma, beta = (*node.inputs, None)[:3]
     if total is None or gamma is None or beta is None:
         return None
-    added = total.producer()
+    summed = _before_cast(total)
+    added = summed.producer()
     if attributes.get_int("axis", -1) != -1 or attributes.get_int("stash_type", 1) != 1:
         return None
-    if added is None or added.op_type != "Add" or len(total.uses()) != 1:
+    if added is None or added.op_type != "Add" or (summed is not total and len(total.uses()) != 1):
         return None
     terms = [_before_cast(value) for value in added.inputs]
     for product, skip in (terms[::-1], terms):
@@ -94,6 +98,7 @@ def _normalization(node: onnx_ir.Node, names: WeightNames) -> Normalization | No
             bias=bias if alone else None,
             epsilon=attributes.get_float("epsilon", 1e-5),
             last=_cast_behind(node),
+            added=added,
         )
     return None
 
@@ -125,14 +130,21 @@ def _replace(graph: onnx_ir.Graph, item: Normalization) -> None:
         dtype = onnx_ir.DataType(item.last.attributes.get_int("to")).numpy()
         gamma = constant(graph, f"{item.name}.layer_norm.weight", array(gamma).astype(dtype))
         beta = constant(graph, f"{item.name}.layer_norm.bias", array(beta).astype(dtype))
+    normal, summed = onnx_ir.Value(name=item.last.outputs[0].name), item.added.outputs[0]
+    read_again = len(summed.uses()) > 1
+    outputs = [normal]
+    if read_again:  # behind the mean and the deviation, which nothing reads
+        outputs += [onnx_ir.Value(name=""), onnx_ir.Value(name=""), onnx_ir.Value(name=f"{item.name}.sum")]
     node = onnx_ir.node(
         "SkipLayerNormalization",
         [item.product, item.skip, gamma, beta, *([] if item.bias is None else [item.bias])],
         {"epsilon": item.epsilon},
         domain="com.microsoft",
-        outputs=[onnx_ir.Value(name=item.last.outputs[0].name)],
+        outputs=outputs,
         name=f"{item.name}/SkipLayerNormalization",
     )
-    graph.insert_before(item.last, node)
-    onnx_ir.convenience.replace_all_uses_with(item.last.outputs[0], node.outputs[0], replace_graph_outputs=True)
+    graph.insert_before(item.added, node)
+    onnx_ir.convenience.replace_all_uses_with(item.last.outputs[0], normal, replace_graph_outputs=True)
     graph.remove(item.last, safe=True)
+    if read_again:
+        onnx_ir.convenience.replace_all_uses_with(summed, outputs[-1], replace_graph_outputs=True)

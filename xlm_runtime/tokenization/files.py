@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_runtime.checked_json import (
+    Check,
     check,
     flag,
     map_of,
@@ -32,22 +33,23 @@ _SIDE = nullable(one_of("left", "right"))
 _PLAIN_OPTIONS = {
     "lang2id": nullable(map_of(text, _ID)),
     "id2lang": nullable(map_of(matching(r"\d{1,9}", "the number of a language"), text)),
-    "do_lowercase_and_remove_accent": nullable(flag),
     "model_max_length": nullable(positive),
     "padding_side": _SIDE,
     "truncation_side": _SIDE,
     "clean_up_tokenization_spaces": nullable(flag),
 }
-_OPTIONS = record({}, _PLAIN_OPTIONS)
 _ADDED_TOKENS = map_of(text, _ID)
 _REMEDY = "copy the tokenizer's folder again, or save it again"
 
 
-def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
+def read_options(folder: str | PathLike[str], own: Mapping[str, Check]) -> dict[str, Any]:
     """The tokenizer's options in a folder, by the names of its constructor's arguments.
 
     As in Hugging Face, `added_tokens_decoder` in the configuration goes before the older files
     `special_tokens_map.json` and `added_tokens.json`, which are then not read.
+
+    Args:
+        own: further options of the tokenizer's class, and what each may hold.
 
     Raises:
         BundleError: files are missing or contradictory.
@@ -56,7 +58,8 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"'{path}' is not a folder. Expected one that holds {VOCAB} and {MERGES}.")
     config = _read_json(path / CONFIG)
-    check(config, _OPTIONS, f"'{path / CONFIG}'", _REMEDY)
+    plain = {**_PLAIN_OPTIONS, **own}
+    check(config, record({}, plain), f"'{path / CONFIG}'", _REMEDY)
     saved = config.get("added_tokens_decoder")
     added: dict[int, AddedToken] = {}
     special: dict[str, Any] = {name: config[name] for name in SPECIAL_NAMES if name in config}
@@ -84,7 +87,7 @@ def read_options(folder: str | PathLike[str]) -> dict[str, Any]:
         for content, index in listed.items():
             is_special = content in known
             added[index] = AddedToken(content, normalized=not is_special, special=is_special)
-    options: dict[str, Any] = {name: config[name] for name in _PLAIN_OPTIONS if config.get(name) is not None}
+    options: dict[str, Any] = {name: config[name] for name in plain if config.get(name) is not None}
     if "id2lang" in options:
         options["id2lang"] = {int(index): lang for index, lang in options["id2lang"].items()}
     options |= named
@@ -125,6 +128,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def write_folder(
     folder: Path,
     *,
+    tokenizer_class: str,
     encoder: Mapping[str, int],
     ranks: Mapping[str, int],
     options: Mapping[str, Any],
@@ -137,6 +141,7 @@ def write_folder(
     """Write a folder that `read_options` and Hugging Face read.
 
     Args:
+        tokenizer_class: Hugging Face's.
         encoder: the base vocabulary, token → id.
         ranks: rank of each byte-pair merge.
         options: the configuration's plain entries.
@@ -151,7 +156,7 @@ def write_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
-        "tokenizer_class": "XLMTokenizer",
+        "tokenizer_class": tokenizer_class,
         **{name: value for name, value in options.items() if value is not None},
         "additional_special_tokens": list(additional),
         "added_tokens_decoder": {str(index): added[index].state() for index in sorted(added)},

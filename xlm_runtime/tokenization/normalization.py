@@ -235,9 +235,21 @@ _unmarked = _Unmarked()
 
 def _in_canonical_order(text: str) -> str:
     """Decomposed characters in the order that `unicodedata.normalize` would give them, in quadratic time."""
-    if unicodedata.is_normalized("NFD", text):
-        return text
+    return text if unicodedata.is_normalized("NFD", text) else in_canonical_order(text)
+
+
+def in_canonical_order(text: str) -> str:
+    """Combining characters in the order of their classes, run by run."""
     return "".join([part for part, _, _ in _canonical_order([(char, 0, 0) for char in text])])
+
+
+def lower_aligned(source: AlignedText) -> AlignedText:
+    """`str.lower`, with each character's span."""
+    # a letter's small form may depend on its neighbours (final sigma), its length does not
+    lengths = [len(char.lower()) for char in source.text]
+    begin = [at for at, length in zip(source.begin, lengths, strict=True) for _ in range(length)]
+    end = [at for at, length in zip(source.end, lengths, strict=True) for _ in range(length)]
+    return AlignedText(source.text.lower(), begin, end)
 
 
 def fold_aligned(word: AlignedText) -> AlignedText:
@@ -247,15 +259,9 @@ def fold_aligned(word: AlignedText) -> AlignedText:
     each = list(map(_unmarked.__getitem__, small))
     if len(word.text) == len(small) == len(expected) and set(map(len, each)) == {1} and "".join(each).isalnum():
         return AlignedText(expected, word.begin, word.end)
-    lowered: list[tuple[str, int, int]] = []
-    at = 0
-    for i, char in enumerate(word.text):
-        # a letter's small form may depend on its neighbours (final sigma), its length does not
-        stop = at + len(char.lower())
-        lowered += [(part, word.begin[i], word.end[i]) for part in small[at:stop]]
-        at = stop
+    lowered = lower_aligned(word)
     decomposed: list[tuple[str, int, int]] = []
-    for part, start, stop in lowered:
+    for part, start, stop in zip(lowered.text, lowered.begin, lowered.end, strict=True):
         decomposed += [(piece, start, stop) for piece in unicodedata.normalize("NFD", part)]
     kept: list[tuple[str, int, int]] = []
     for part, start, stop in _canonical_order(decomposed):

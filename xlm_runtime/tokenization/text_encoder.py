@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization.added_tokens import TokenSplitter
@@ -29,6 +29,14 @@ CACHE_MB = 64
 _DERIVED = ("_lock", "_memory", "_languages", "_offsets", "_splitter", "_needle", "_find_token")
 
 
+class Preparation(Protocol):
+    """What a family does to a text before all else, special tokens left out; both forms give the same characters."""
+
+    def plain(self, text: str) -> str: ...
+
+    def aligned(self, source: AlignedText) -> AlignedText: ...
+
+
 class _Language(NamedTuple):
     """How texts in one language become words and ids; `pieces` where Moses splits them."""
 
@@ -50,6 +58,8 @@ class TextEncoder:
         truncation_side: where `row` cuts, "left" or "right".
         whitespace: see `XLMTokenizer`.
         cache_mb: MiB that all remembered pieces and words may take together, see `CacheMemory`.
+        preparation: what each text goes through first; None for nothing.
+        split_as: the language that every text is split as, whatever it is in; None for its own, English by default.
     """
 
     def __init__(
@@ -64,6 +74,8 @@ class TextEncoder:
         truncation_side: str = "right",
         whitespace: str = "delete",
         cache_mb: float = CACHE_MB,
+        preparation: Preparation | None = None,
+        split_as: str | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.lowercase = lowercase
@@ -74,6 +86,8 @@ class TextEncoder:
         self._spaces = whitespace == "space"
         self.cache_mb = cache_mb
         self._tables = moses_tables
+        self._preparation = preparation
+        self._split_as = split_as
         self.reset()
 
     def reset(self) -> None:
@@ -155,7 +169,7 @@ class TextEncoder:
             self.check_language(lang)
         if self._spaces:
             text = space_for_deleted(text)
-        code = lang or "en"
+        code = self._split_as or lang or "en"
         if self._needle not in text or self._find_token(text) is None:
             return (self._languages.get(code) or self._language(code)).ids(text) if text else []
         ids: list[int] = []
@@ -173,6 +187,7 @@ class TextEncoder:
             InputError: an unknown language.
         """
         self.check_language(lang)
+        code = self._split_as or lang or "en"
         if self._spaces:
             text = space_for_deleted(text)
         ids: list[int] = []
@@ -186,7 +201,7 @@ class TextEncoder:
                 words.append(first)
                 first += 1
                 continue
-            some_ids, some_spans, numbers = self._with_offsets(lang or "en")(segment.text)
+            some_ids, some_spans, numbers = self._with_offsets(code)(segment.text)
             ids += some_ids
             origin = segment.origin
             if origin is None:
@@ -227,8 +242,7 @@ class TextEncoder:
             if segment.token is not None:
                 tokens.append(segment.token)
                 continue
-            words = segment.text.split() if only_merge else self._language(lang or "en").pipeline.words(segment.text)
-            for word in words:
+            for word in segment.text.split() if only_merge else self._words(segment.text, lang):
                 tokens += self.vocabulary.pairs.symbols(word)
         return tokens
 
@@ -239,6 +253,10 @@ class TextEncoder:
     def known_tables(self) -> Mapping[str, Any] | None:
         """The contents of `moses.json`, where they were given or have been read; else None."""
         return None if self._tables is None else self._tables.data
+
+    def _words(self, text: str, lang: str | None) -> list[str]:
+        prepared = text if self._preparation is None else self._preparation.plain(text)
+        return self._language(self._split_as or lang or "en").pipeline.words(prepared)
 
     def _ids_row(self, text: str, lang: str | None) -> TokenRow:
         return TokenRow(self.ids(text, lang))
@@ -254,6 +272,8 @@ class TextEncoder:
         known = self._languages.get(lang)
         if known is None:
             made = self._segmented(lang) if lang in SEGMENTED_LANGUAGES else self._split_by_moses(lang)
+            if self._preparation is not None:
+                made = made._replace(ids=_prepared_ids(made.ids, self._preparation))
             with self._lock:
                 known = self._languages.setdefault(lang, made)
         return known
@@ -286,6 +306,8 @@ class TextEncoder:
         known = self._offsets.get(lang)
         if known is None:
             made = self._make_offsets(self._language(lang))
+            if self._preparation is not None:
+                made = _prepared_offsets(made, self._preparation)
             with self._lock:
                 known = self._offsets.setdefault(lang, made)
         return known
@@ -302,6 +324,22 @@ class TextEncoder:
         lengths = [len(symbol) for symbol in symbols]
         lengths[-1] -= len(END_OF_WORD)
         return self.vocabulary.ids(symbols), lengths
+
+
+def _prepared_ids(ids: Callable[[str], list[int]], preparation: Preparation) -> Callable[[str], list[int]]:
+    return lambda text: ids(preparation.plain(text))
+
+
+def _prepared_offsets(offsets: Callable[[str], Offsets], preparation: Preparation) -> Callable[[str], Offsets]:
+    """The same of a text that is prepared first, with spans of the text as it was."""
+
+    def prepared(text: str) -> Offsets:
+        source = preparation.aligned(AlignedText.identity(text))
+        ids, spans, numbers = offsets(source.text)
+        begin, end = source.begin, source.end
+        return ids, [(begin[a], end[b - 1] if b > a else begin[a]) for a, b in spans], numbers
+
+    return prepared
 
 
 def check_cache_mb(value: float) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from xlm_runtime.checked_json import Check, flag, nullable
 from xlm_runtime.errors import InputError
 from xlm_runtime.tokenization import decoding, files
 from xlm_runtime.tokenization.encoding import BatchEncoding, to_array
@@ -17,7 +18,7 @@ from xlm_runtime.tokenization.moses import MosesTables
 from xlm_runtime.tokenization.options import NO_LIMIT, SIDES, WHITESPACE, parse_options
 from xlm_runtime.tokenization.rows import Rows, token_types
 from xlm_runtime.tokenization.special_tokens import SpecialToken, SpecialTokenId
-from xlm_runtime.tokenization.text_encoder import CACHE_MB, TextEncoder, check_cache_mb
+from xlm_runtime.tokenization.text_encoder import CACHE_MB, Preparation, TextEncoder, check_cache_mb
 from xlm_runtime.tokenization.token_row import surround
 from xlm_runtime.tokenization.vocabulary import SPECIAL_NAMES, AddedToken, Vocabulary, find_whole_words
 from xlm_runtime.tokenization.word_files import read_words, write_vocabulary
@@ -43,6 +44,8 @@ class XLMTokenizer:
         cache_mb: MiB that all remembered pieces of text and words may take together.
         whole_words_file: `whole_words.bin`, which says which words need no merges; None to find out with each.
         token_index_file: `token_index.bin`, which says where both files have each token; None to read them whole.
+        preparation, split_as: what a family does before splitting, and the language that it splits all texts as; see
+            `TextEncoder`.
 
     Attributes:
         vocabulary: tokens and ids.
@@ -52,6 +55,11 @@ class XLMTokenizer:
         BundleError: files are missing or not what they should be.
         InputError: an option that is not known.
     """
+
+    hub_class: ClassVar[str] = "XLMTokenizer"
+    """Hugging Face's class for the same files."""
+    own_options: ClassVar[Mapping[str, Check]] = {"do_lowercase_and_remove_accent": nullable(flag)}
+    """What `tokenizer_config.json` holds for this class's constructor alone; attributes have these names, too."""
 
     unk_token, unk_token_id = SpecialToken("unk_token"), SpecialTokenId("unk_token")
     bos_token, bos_token_id = SpecialToken("bos_token"), SpecialTokenId("bos_token")
@@ -89,6 +97,8 @@ class XLMTokenizer:
         cache_mb: float = CACHE_MB,
         whole_words_file: str | PathLike[str] | None = None,
         token_index_file: str | PathLike[str] | None = None,
+        preparation: Preparation | None = None,
+        split_as: str | None = None,
     ) -> None:
         if whitespace not in WHITESPACE:
             raise InputError(f"whitespace={whitespace!r} is not known; use one of: {', '.join(WHITESPACE)}.")
@@ -123,6 +133,8 @@ class XLMTokenizer:
             truncation_side=truncation_side,
             whitespace=whitespace,
             cache_mb=check_cache_mb(cache_mb),
+            preparation=preparation,
+            split_as=split_as,
         )
         if id2lang is None and lang2id is not None:
             id2lang = {index: lang for lang, index in lang2id.items()}
@@ -153,7 +165,7 @@ class XLMTokenizer:
         Raises:
             BundleError: files are missing or not what they should be.
         """
-        options = files.read_options(folder)
+        options = files.read_options(folder, cls.own_options)
         if do_lowercase_and_remove_accent is not None:
             options["do_lowercase_and_remove_accent"] = do_lowercase_and_remove_accent
         if model_max_length is not None:
@@ -167,7 +179,7 @@ class XLMTokenizer:
             The files' paths.
         """
         options = {
-            "do_lowercase_and_remove_accent": self.do_lowercase_and_remove_accent,
+            **{name: getattr(self, name) for name in self.own_options},
             "lang2id": self.lang2id,
             "id2lang": None if self.id2lang is None else {str(index): lang for index, lang in self.id2lang.items()},
             "model_max_length": self.model_max_length,
@@ -178,6 +190,7 @@ class XLMTokenizer:
         vocabulary = self.vocabulary
         written = files.write_folder(
             Path(folder),
+            tokenizer_class=self.hub_class,
             encoder=vocabulary.encoder,
             ranks=vocabulary.ranks,
             options=options,

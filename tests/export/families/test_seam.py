@@ -128,7 +128,7 @@ def test_families_are_not_taken_for_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"names the architecture '{CLASSIFIER}'; expected one of XLMModel"):
         load_checkpoint(folder)
     path.write_text(json.dumps(values | {"model_type": "gpt2"}))
-    with pytest.raises(BundleError, match="model_type 'gpt2', expected 'xlm' or 'toyxlm'"):
+    with pytest.raises(BundleError, match="model_type 'gpt2', expected 'xlm' or 'flaubert' or 'toyxlm'"):
         read_config(folder)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from xlm_export.families.layouts import PackedBatch
 from xlm_export.families.past import PastKeyValues
-from xlm_export.families.xlm.modeling.model import XLMModel, XLMPreTrainedModel
+from xlm_export.families.xlm.modeling.model import XLMPreTrainedModel
 from xlm_export.families.xlm.modeling.outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
@@ -83,7 +83,7 @@ class XLMWithLMHeadModel(XLMPreTrainedModel):
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.pred_layer = XLMPredLayer(config)
         self.init_weights()
         self.tie_weights()
@@ -152,7 +152,7 @@ class XLMForSequenceClassification(XLMPreTrainedModel):
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.sequence_summary = XLMSequenceSummary(config)
         self.init_weights()
 
@@ -192,7 +192,7 @@ class XLMForMultipleChoice(XLMPreTrainedModel):
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.sequence_summary = XLMSequenceSummary(config)
         self.logits_proj = nn.Linear(config.num_labels, 1)
         self.init_weights()
@@ -253,7 +253,7 @@ class XLMForTokenClassification(XLMPreTrainedModel):
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.classifier = nn.Linear(config.emb_dim, config.num_labels)
         self.init_weights()
 

@@ -47,6 +47,10 @@ class XLMPreTrainedModel(FamilyModel):
     def word_embeddings(self) -> Tensor:
         return self.body.embeddings.weight
 
+    def new_transformer(self) -> XLMModel:
+        """The transformer for a head, of a family that shares XLM's heads another one."""
+        return XLMModel(self.config)
+
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draw new weights: linear layers from N(0, init_std²), embeddings from N(0, embed_init_std²)."""
@@ -168,7 +172,8 @@ class XLMModel(XLMPreTrainedModel):
         all_hidden, all_weights, present = [hidden], [], []
         for i in range(config.n_layers):
             past_layer = cache.layers[i] if cache is not None else None
-            context, key_value, weights = self.attentions[i](hidden, bias, past_layer, attentions_wanted)
+            attended = self._before_attention(i, hidden)
+            context, key_value, weights = self.attentions[i](attended, bias, past_layer, attentions_wanted)
             hidden = self._after_attention(i, hidden, context) * keep
             all_hidden.append(hidden)
             all_weights.append(weights)
@@ -197,14 +202,18 @@ class XLMModel(XLMPreTrainedModel):
         attentions = [cast("MultiHeadAttention", attention) for attention in self.attentions]
         bias = attention_bias(batch.visible(causal))
         for i in range(last):
-            context = attentions[i].forward_packed(hidden, bias, layout, hidden, layout)
+            attended = self._before_attention(i, hidden)
+            context = attentions[i].forward_packed(attended, bias, layout, attended, layout)
             hidden = self._after_attention(i, hidden, context)
-        queried, query_layout = hidden, layout
+        attended = self._before_attention(last, hidden)
+        kept, queried, query_layout = hidden, attended, layout
         if batch.kept_index is not None:
-            queried, query_layout = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0), batch.kept_layout
+            kept = take_rows(hidden.squeeze(0), batch.kept_index).unsqueeze(0)
+            queried = kept if attended is hidden else take_rows(attended.squeeze(0), batch.kept_index).unsqueeze(0)
+            query_layout = batch.kept_layout
             bias = attention_bias(batch.visible_to_kept(causal))
-        context = attentions[last].forward_packed(hidden, bias, layout, queried, query_layout)
-        return (self._after_attention(last, queried, context).squeeze(0),)
+        context = attentions[last].forward_packed(attended, bias, layout, queried, query_layout)
+        return (self._after_attention(last, kept, context).squeeze(0),)
 
     def _embed(self, embeds: Tensor, positions: Tensor, langs: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         """What enters the first layer: words (…, emb_dim), positions (…, emb_dim), languages and types (…)."""
@@ -214,6 +223,10 @@ class XLMModel(XLMPreTrainedModel):
         if token_type_ids is not None:
             added.append(self.embeddings(token_type_ids))
         return functional.dropout(self.layer_norm_emb(embeds, *added), self.config.dropout, self.training)
+
+    def _before_attention(self, layer: int, hidden: Tensor) -> Tensor:
+        """What attention reads of what enters a layer, both (…, emb_dim)."""
+        return hidden
 
     def _after_attention(self, layer: int, hidden: Tensor, context: Tensor) -> Tensor:
         """The token-wise rest of a layer: what entered it and what attention gave, both (…, emb_dim)."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 from xlm_export.families.layouts import Layout, PackedBatch, PaddedLayout
 from xlm_export.families.past import PastKeyValues
 from xlm_export.families.xlm.modeling.layers import LayerNorm
-from xlm_export.families.xlm.modeling.model import XLMModel, XLMPreTrainedModel
+from xlm_export.families.xlm.modeling.model import XLMPreTrainedModel
 from xlm_export.families.xlm.modeling.outputs import QuestionAnsweringModelOutput, XLMForQuestionAnsweringOutput
 from xlm_export.families.xlm.modeling.summary import last_real_index
 from xlm_runtime.config import XLMConfig
@@ -162,7 +162,7 @@ class XLMForQuestionAnswering(XLMPreTrainedModel):
 
     def __init__(self, config: XLMConfig) -> None:
         super().__init__(config)
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.qa_outputs = XLMSQuADHead(config)
         self.init_weights()
 
@@ -245,7 +245,7 @@ class XLMForQuestionAnsweringSimple(XLMPreTrainedModel):
                 f"num_labels is {config.num_labels}, but XLMForQuestionAnsweringSimple has 2 outputs, the scores of an "
                 "answer's start and end. Leave id2label out of config.json, or give it 2 entries."
             )
-        self.transformer = XLMModel(config)
+        self.transformer = self.new_transformer()
         self.qa_outputs = nn.Linear(config.emb_dim, config.num_labels)
         self.init_weights()
 

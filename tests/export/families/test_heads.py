@@ -1,13 +1,13 @@
-"""Every model class against transformers', over random configurations and inputs: 8 kinds of test × 32 seeds."""
+"""Every family's model classes against transformers', over random configurations and inputs: 8 kinds of test."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tests.parity import Case, assert_close, assert_same_gradients, make_case
+from tests.parity import Case, assert_close, assert_same_gradients, make_case, seeds
 
-SEEDS = range(32)
+SEEDS = pytest.mark.parametrize(("prefix", "seed"), seeds(xlm=32, others=3))
 
 
 def flag(case: Case) -> dict[str, bool]:
@@ -26,9 +26,9 @@ def assert_same_outputs(case: Case, ours: object, theirs: object, names: tuple[s
             assert_close(our_value, their_value, name)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_model(seed: int) -> None:
-    case = make_case("XLMModel", seed)
+@SEEDS
+def test_model(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "Model", seed)
     if case.config.causal:
         # transformers' causal rows let padding queries look at padding; compare what real tokens see
         for i in range(len(case.lengths)):
@@ -42,9 +42,9 @@ def test_model(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_language_model(seed: int) -> None:
-    case = make_case("XLMWithLMHeadModel", seed)
+@SEEDS
+def test_language_model(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "WithLMHeadModel", seed)
     mask = case.inputs["attention_mask"]
     labels = torch.randint(0, case.config.vocab_size, mask.shape)
     labels[torch.rand(mask.shape) < 0.3] = -100
@@ -60,9 +60,9 @@ def test_language_model(seed: int) -> None:
     assert_same_gradients(case, ours.loss, theirs.loss)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_sequence_classification(seed: int) -> None:
-    case = make_case("XLMForSequenceClassification", seed, padded=seed % 2 == 0)
+@SEEDS
+def test_sequence_classification(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForSequenceClassification", seed, padded=seed % 2 == 0)
     config = case.config
     batch = len(case.lengths)
     kind = case.rng.choice(["one", "many", "number"])
@@ -83,9 +83,9 @@ def test_sequence_classification(seed: int) -> None:
         assert_same_gradients(case, ours.loss, theirs.loss)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_multiple_choice(seed: int) -> None:
-    case = make_case("XLMForMultipleChoice", seed, padded=seed % 2 == 0)
+@SEEDS
+def test_multiple_choice(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForMultipleChoice", seed, padded=seed % 2 == 0)
     choices = len(case.lengths)
     inputs = {name: value.unsqueeze(0).repeat_interleave(2, 0) for name, value in case.inputs.items()}
     labels = torch.randint(0, choices, (2,))
@@ -99,9 +99,9 @@ def test_multiple_choice(seed: int) -> None:
         assert_same_gradients(case, ours.loss, case.theirs(**inputs, labels=labels).loss)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_token_classification(seed: int) -> None:
-    case = make_case("XLMForTokenClassification", seed)
+@SEEDS
+def test_token_classification(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForTokenClassification", seed)
     mask = case.inputs["attention_mask"]
     labels = torch.randint(0, case.config.num_labels, mask.shape)
     labels[mask == 0] = -100
@@ -111,9 +111,9 @@ def test_token_classification(seed: int) -> None:
     assert_same_gradients(case, ours.loss, theirs.loss)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_question_answering_simple(seed: int) -> None:
-    case = make_case("XLMForQuestionAnsweringSimple", seed, padded=False, id2label={0: "a", 1: "b"})
+@SEEDS
+def test_question_answering_simple(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForQuestionAnsweringSimple", seed, padded=False, id2label={0: "a", 1: "b"})
     batch, sequence = case.inputs["attention_mask"].shape
     positions = {
         "start_positions": torch.randint(0, sequence + 3, (batch,)),
@@ -141,9 +141,9 @@ def squad_inputs(case: Case) -> dict[str, torch.Tensor]:
 BEAM = ("start_top_log_probs", "start_top_index", "end_top_log_probs", "end_top_index", "cls_logits")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_question_answering(seed: int) -> None:
-    case = make_case("XLMForQuestionAnswering", seed, min_length=5)
+@SEEDS
+def test_question_answering(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForQuestionAnswering", seed, min_length=5)
     extra = squad_inputs(case)
     ours = case.ours(**case.inputs, **extra)
     for i, length in enumerate(case.lengths):
@@ -155,9 +155,9 @@ def test_question_answering(seed: int) -> None:
             assert_close(getattr(ours, name)[i : i + 1], getattr(theirs, name), f"{name} of row {i}")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_question_answering_loss(seed: int) -> None:
-    case = make_case("XLMForQuestionAnswering", seed, padded=False, min_length=5)
+@SEEDS
+def test_question_answering_loss(prefix: str, seed: int) -> None:
+    case = make_case(prefix + "ForQuestionAnswering", seed, padded=False, min_length=5)
     extra = squad_inputs(case)
     batch = len(case.lengths)
     extra["start_positions"] = torch.randint(0, 4, (batch,))
