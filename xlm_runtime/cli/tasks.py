@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     args.texts += command.texts(args)
     if args.input is not None or args.output is not None:
         command.options(args)  # what contradicts itself is said before anything is opened
-        failed = files.run(args, open_answering, PIPELINES[args.task].make.input_keys)
+        failed = files.run(args, open_answering, PIPELINES[args.task].load().input_keys)
         return EXIT_SOME_FAILED if failed else 0
     if unused := [name for name in files.FILE_OPTIONS if getattr(args, name)]:
         raise InputError(f"--{unused[0].replace('_', '-')} is for files; give --input and --output, too.")

@@ -93,7 +93,7 @@ def _check(asked: Asked) -> None:
     if asked.task not in PIPELINES:
         raise InputError(f"Unknown task '{asked.task}'; expected one of {', '.join(PIPELINES)}.")
     check_choice("on_error", asked.on_error, ON_ERROR)
-    call = inspect.signature(PIPELINES[asked.task].make.__call__).parameters
+    call = inspect.signature(PIPELINES[asked.task].load().__call__).parameters
     known = {
         "opening": [name for name in inspect.signature(pipeline).parameters if name not in _OWN],
         "options": [name for name in list(call)[2:] if name != "on_error"],  # without the pipeline itself and its input
