@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from xlm_export.exporting import export, verify
     from xlm_export.optimization import optimize
     from xlm_export.quantization import Limits, quantize
+    from xlm_export.slimming import slim
 
 __all__ = [
     "Checkpoint",
@@ -23,6 +24,7 @@ __all__ = [
     "load_checkpoint",
     "optimize",
     "quantize",
+    "slim",
     "verify",
 ]
 
@@ -33,6 +35,7 @@ _MODULES = {
     "load_checkpoint": "checkpoint.checkpoint",
     "optimize": "optimization",
     "quantize": "quantization",
+    "slim": "slimming",
     "verify": "exporting",
 }
 
