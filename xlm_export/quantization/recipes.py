@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
         embeddings=True,
     ),
     "int8-static": Recipe(
-        summary="the same, scales from calibration",
+        summary="weights and activations in int8, scales from calibration",
         precision="int8",
         target=None,
         provider="cpu",
