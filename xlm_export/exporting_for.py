@@ -125,7 +125,7 @@ def export_for(
             choices.append(chosen)
             # ONNX Runtime's own stands beside the graph that OpenVINO takes; on a GPU it stands alone
             graphs = [kept, *further] if row.recipes else further or [kept]
-        left_to_do = []
+        left_to_do: list[str] = []
         if row.engine:
             chosen, left_to_do = _engine(whole, target, progress)
             choices.append(chosen)
