@@ -97,20 +97,26 @@ def export_for(
     check_place(target, force)
     with write_bundle(target, force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as work:
         whole = Path(work) / "bundle"
-        made = export(
-            checkpoint,
-            whole,
-            task=task,
-            precision=row.precision,
-            layout=row.layout,
-            cls_index=cls_index,
-            langs=langs,
-            default_lang=default_lang,
-            tokenizer=tokenizer,
-            revision=revision,
-            subfolder=subfolder,
-            progress=progress,
-        )
+        try:
+            made = export(
+                checkpoint,
+                whole,
+                task=task,
+                precision=row.precision,
+                layout=row.layout,
+                cls_index=cls_index,
+                langs=langs,
+                default_lang=default_lang,
+                tokenizer=tokenizer,
+                revision=revision,
+                subfolder=subfolder,
+                progress=progress,
+            )
+        except VerificationError as error:
+            table = str(error).partition("\n")[2]
+            raise VerificationError(
+                f"The exported graph failed its verification; no bundle was written.\n{table}"
+            ) from error
         source = made.graph()
         texts = calibration_texts(made, calibration)
         trial = Trial.of(made, source, texts, "own" if calibration is None else str(calibration))

@@ -93,10 +93,10 @@ def copy_graphs(bundle: Bundle, graphs: Sequence[Graph], folder: Path) -> Bundle
         BundleError: files that are missing or damaged.
     """
     of_graphs = {name for graph in bundle.graphs for name in bundle.files_of(graph)}
-    own = {name for graph in graphs for name in bundle.files_of(replace(graph, weights_in=()))}
-    alone = [graph for graph in graphs if not own.issuperset(graph.weights_in)]
-    rewritten = {name for graph in alone for name in bundle.files_of(replace(graph, weights_in=()))}
-    copied = [name for name in bundle.files if name not in of_graphs or name in own - rewritten]
+    owners = {name for graph in graphs if not graph.weights_in for name in bundle.files_of(graph)}
+    alone = [graph for graph in graphs if not owners.issuperset(graph.weights_in)]
+    needed = {name for graph in graphs if graph not in alone for name in bundle.files_of(graph)}
+    copied = [name for name in bundle.files if name not in of_graphs or name in needed]
     for name in copied:
         shutil.copyfile(bundle.path(name), folder / name)
     files = {name: bundle.files[name] for name in copied}

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from xlm_export.bundle_folder import what_goes
 from xlm_export.exporting_for import ExportedFor, export_for
 from xlm_export.progress import Progress
 from xlm_export.quantization import Limits
@@ -54,6 +55,7 @@ def check_use(options: argparse.Namespace) -> None:
 def run_for_use(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
     """Export; returns the exit status and what to print."""
     began = time.perf_counter()
+    gone = what_goes(options.bundle) if options.force else []
     made = export_for(
         options.checkpoint,
         options.bundle,
@@ -73,7 +75,8 @@ def run_for_use(options: argparse.Namespace, progress: Progress) -> tuple[int, l
     )
     seconds = time.perf_counter() - began
     head = f"{options.bundle}: {made.bundle.task} ({made.bundle.architecture}) for {options.use}, {seconds:.1f} s"
-    return 0, [head, *choice_lines(made)]
+    dropped = [f"  {'dropped':<9}with the old bundle: {', '.join(gone)}"] if gone else []
+    return 0, [head, *choice_lines(made), *dropped]
 
 
 def choice_lines(made: ExportedFor) -> list[str]:
