@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from xlm_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
     from xlm_export.errors import CheckpointError, OptimizationError, VerificationError
     from xlm_export.exporting import export, verify
+    from xlm_export.exporting_for import export_for
     from xlm_export.optimization import optimize
     from xlm_export.quantization import Limits, quantize
+    from xlm_export.slimming import slim
     from xlm_export.trimming import trim
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "OptimizationError",
     "VerificationError",
     "export",
+    "export_for",
     "load_checkpoint",
     "optimize",
     "quantize",
+    "slim",
     "trim",
     "verify",
 ]
@@ -32,9 +36,11 @@ _MODULES = {
     "Checkpoint": "checkpoint.checkpoint",
     "Limits": "quantization",
     "export": "exporting",
+    "export_for": "exporting_for",
     "load_checkpoint": "checkpoint.checkpoint",
     "optimize": "optimization",
     "quantize": "quantization",
+    "slim": "slimming",
     "trim": "trimming",
     "verify": "exporting",
 }

@@ -205,7 +205,7 @@ def _put(
     old = {name for graph in gone for name in now.files_of(replace(graph, weights_in=()))}
     old -= {name for graph in now.graphs if graph not in gone for name in now.files_of(graph)}
     _check_unchanged(bundle, now, source, drafts.keys() - old)
-    rest = _without(now, gone, old)
+    rest = without(now, gone, old)
     reports = {**rest.verification.get(section, {}), entry.file: dict(report)}
     graphs = (entry, *rest.graphs) if now.graphs[0] in gone else (*rest.graphs, entry)  # the default stays the default
     made = replace(
@@ -241,7 +241,7 @@ def _check_unchanged(before: Bundle, now: Bundle, source: Graph, new_names: Set[
                           "rename that one in the bundle, or export again.")  # fmt: skip
 
 
-def _without(bundle: Bundle, gone: Sequence[Graph], files: Set[str]) -> Bundle:
+def without(bundle: Bundle, gone: Sequence[Graph], files: Set[str]) -> Bundle:
     """The bundle without some graphs, their files and the reports on them."""
     graphs = tuple(graph for graph in bundle.graphs if graph not in gone)
     keys = {graph.file for graph in graphs} | {_older_key(graph) for graph in graphs if graph.recipe is None}

@@ -46,7 +46,7 @@ def export(
     hidden_states: bool = False,
     attentions: bool = False,
     cache: bool | None = None,
-    layout: str = "padded",
+    layout: str | None = "padded",
     external_data: bool = False,
     cls_index: str = "first-sep",
     langs: str = LANGS_INPUT,
@@ -75,7 +75,8 @@ def export(
         hidden_states, attentions: add each layer's to the outputs.
         cache: let the graph of a text-generation task take and give keys and values; by default on a causal checkpoint,
             and an error on another.
-        layout: "padded", or "packed": without padding, see `xlm_runtime.model.packing`.
+        layout: "padded", or "packed": without padding, see `xlm_runtime.model.packing`. None: packed, and padded where
+            the graph keeps a cache, which packed ones cannot.
         external_data: weights in a file of their own; always so above 2 GB.
         cls_index: where the checkpoint was trained to look for "no answer", for the beam head: "first-sep", "last" or
             "first".
@@ -108,12 +109,14 @@ def export(
         words = checkpoint_tokenizer(source, tokenizer)  # before the weights: what is refused is refused at once
         loaded = load_source(source, task)
         task_row = find_task(loaded.architecture, task, loaded.config.causal)
+        cached = uses_cache(task_row, loaded.config, cache)
+        if layout is None:
+            layout = "padded" if cached else "packed"
         if full_logits:
             task_row = with_full_logits(task_row, layout)
         set_languages(loaded, words, langs, default_lang)
         generates = task_row.name == "text-generation"
         generation = checked_generation_config(source.folder, loaded.config) if generates else None
-    cached = uses_cache(task_row, loaded.config, cache)
     graph = ExportGraph(loaded.model, task_row, inputs, hidden_states, attentions, cached, layout)
     steps("trace the graph")
     model = trace(graph, precision, opset)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xlm_export.bundle_folder import what_goes
 from xlm_export.cli.lists import comma_separated
+from xlm_export.cli.use import add_use_arguments, check_use, run_for_use
 from xlm_export.exporting import PRECISIONS, export
 from xlm_export.progress import Progress
 from xlm_export.tracing.trace import DEFAULT_OPSET
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="its vocabulary, to compare with the one in the checkpoint")  # fmt: skip
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a checkpoint on the hub")
     parser.add_argument("--subfolder", metavar="NAME", help="folder of the checkpoint within")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--opset", type=whole_number, default=DEFAULT_OPSET,
                         help=f"version of ONNX's operators (default {DEFAULT_OPSET})")  # fmt: skip
     parser.add_argument("--inputs", type=comma_separated, default=(),
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
-        default="padded",
-        help="packed: tokens of a batch on one axis, no padding, and the last layer only where the head reads it",
+        help="packed: tokens of a batch on one axis, no padding, and the last layer only where the head reads it "
+        "(default: padded)",
     )
     parser.add_argument("--external-data", action="store_true", help="weights in a file of their own")
     parser.add_argument(
@@ -68,23 +69,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-verify", action="store_true", help="do not compare the graph with torch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is already there, "
                         "with the graphs, engines and times that were added to it")  # fmt: skip
+    add_use_arguments(parser)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> tuple[int, list[str]]:
     """Export; returns the exit status and what to print."""
+    check_use(options)
+    if options.use is not None:
+        return run_for_use(options, progress)
     began = time.perf_counter()
     gone = what_goes(options.bundle) if options.force else []
     bundle = export(
         options.checkpoint,
         options.bundle,
         task=options.task,
-        precision=options.precision,
+        precision=options.precision or "fp32",
         opset=options.opset,
         inputs=options.inputs,
         hidden_states=options.hidden_states,
         attentions=options.attentions,
         cache=options.cache,
-        layout=options.layout,
+        layout=options.layout or "padded",
         external_data=options.external_data,
         cls_index=options.cls_index,
         langs=options.langs,

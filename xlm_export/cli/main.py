@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": Command("compare a bundle with its checkpoint", "xlm_export.cli.verify"),
     "optimize": Command("add a graph to a bundle that is rewritten for one provider", "xlm_export.cli.optimize"),
     "quantize": Command("add a graph in fewer bits to a bundle, measured against fp32", "xlm_export.cli.quantize"),
+    "slim": Command("write a bundle with some of another one's graphs and what they need", "xlm_export.cli.slim"),
     "trim": Command("write a checkpoint without the words that texts do not need", "xlm_export.cli.trim"),
     "langs": Command("show which language embedding a checkpoint was trained with", "xlm_export.cli.langs"),
     "default": Command(

@@ -1,4 +1,4 @@
-"""Constants of a graph: reading them, and adding new ones."""
+"""Constants of a graph: reading them, adding new ones, and keeping them in a smaller type."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def constant(graph: onnx_ir.Graph, name: str, values: np.ndarray) -> onnx_ir.Val
     )
     graph.register_initializer(value)
     return value
+
+
+def keep_as(graph: onnx_ir.Graph, value: onnx_ir.Value, dtype: np.dtype, suffix: str) -> None:
+    """W → Cast(W as `dtype`), for a float32 constant that is read as before; numbers out of its range become infinite.
+
+    Args:
+        suffix: of the new constant's name.
+    """
+    with np.errstate(over="ignore"):
+        kept = constant(graph, f"{value.name}.{suffix}", array(value).astype(dtype))
+    back = onnx_ir.node("Cast", [kept], {"to": onnx_ir.DataType.FLOAT}, name=f"{value.name}/Cast")
+    graph.insert_before(next(node for node in graph if value in node.inputs), back)
+    onnx_ir.convenience.replace_all_uses_with(value, back.outputs[0])
+    del graph.initializers[str(value.name)]

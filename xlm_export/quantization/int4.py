@@ -1,8 +1,11 @@
 """Weights of matrix products in 4 bits, a scale for each 32 of a column; products in int8.
 
-    x·W  →  MatMulNBits(x, W4, s_W)
+    x·W        →  MatMulNBits(x, W4, Cast(s_W as float16))
+    embedding  →  int8, as in `int8`
 
-The operator is ONNX Runtime's own (com.microsoft), so only ONNX Runtime runs this graph.
+The operator is ONNX Runtime's own (com.microsoft), so only ONNX Runtime runs this graph. Scales would be a fifth of the
+weights' bytes in float32; ONNX Runtime widens them once, when it loads the graph. A projection that is tied to the
+words' embeddings reads their int8 matrix: one of its own in 4 bits would make the file larger.
 """
 
 from __future__ import annotations
@@ -14,13 +17,26 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_graph.constants import array, constant
+from xlm_export.onnx_graph.constants import array, constant, keep_as
 from xlm_export.onnx_graph.file import copy_weights
-from xlm_export.quantization.products import find_products
+from xlm_export.quantization.int8 import quantize_int8
+from xlm_export.quantization.products import find_embeddings, find_products
 
 
-def int4_weights(model: onnx_ir.Model, groups: Collection[str]) -> onnx_ir.Model:
-    """The model with the weights of these groups of products (see `Product.group`) in 4 bits; `model` is used up."""
+def int4_weights(
+    model: onnx_ir.Model, groups: Collection[str], *, vocab_size: int, reduce_range: bool = False
+) -> onnx_ir.Model:
+    """The model with the weights of these groups of products (see `Product.group`) in 4 bits; `model` is used up.
+
+    Args:
+        groups: which products, and "embeddings".
+        vocab_size, reduce_range: see `quantize_int8`.
+    """
+    if "embeddings" in groups:
+        tables = {node.inputs[0] for node in find_embeddings(model, vocab_size)}
+        tied = {product.group for product in find_products(model) if product.weight in tables}
+        in_int8 = {"embeddings", *tied.intersection(groups)}
+        quantize_int8(model, in_int8, None, vocab_size=vocab_size, reduce_range=reduce_range)
     chosen = set()
     for product in find_products(model):
         if product.group in groups:
@@ -38,6 +54,10 @@ def int4_weights(model: onnx_ir.Model, groups: Collection[str]) -> onnx_ir.Model
         quantizer = MatMulNBitsQuantizer(onnx_ir.to_proto(model), nodes_to_exclude=others, algo_config=config)
         quantizer.process()
     made: onnx_ir.Model = onnx_ir.from_proto(quantizer.model.model)
+    for node in [node for node in made.graph if node.op_type == "MatMulNBits"]:
+        scales = node.inputs[2]
+        if scales is not None:
+            keep_as(made.graph, scales, np.dtype(np.float16), "fp16")
     return made
 
 

@@ -2,7 +2,8 @@
 
     dynamic   x·W  →  (MatMulInteger(Q(x), Wq) · s_x · s_W), s_x from the call's own values
     static    x·W  →  DQ(Q(x)) · DQ(Wq), s_x from calibration; providers join these to one product in int8
-    embedding E[i] →  Eq[i] · s_E[i]
+    words     E[i] →  Eq[i] · s_E[i]
+    positions P    →  Cast(P as float16)
 
 Weights are symmetric, with a scale for each column (for each word in embeddings); activations are uint8 with one scale
 and zero point for a tensor. Products that read one tensor share its quantised form. See Jacob et al. 2018,
@@ -16,8 +17,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir
 
-from xlm_export.onnx_graph.constants import array, constant
-from xlm_export.quantization.products import Product, find_embeddings, find_products
+from xlm_export.onnx_graph.constants import array, constant, keep_as
+from xlm_export.quantization.products import Product, find_embeddings, find_positions, find_products
 
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and highest value of activations, by name."""
@@ -43,6 +44,7 @@ def quantize_int8(
     highest = 63 if reduce_range else 127
     products = [product for product in find_products(model) if product.group in groups]
     gathers = find_embeddings(model, vocab_size) if "embeddings" in groups else []
+    positions = find_positions(model) if gathers else []
     shared: dict[str, tuple[onnx_ir.Value, ...]] = {}
     for product in products:
         weight, scale = _weight(model.graph, product, highest)
@@ -52,6 +54,8 @@ def quantize_int8(
             _static(model.graph, product, weight, scale, ranges, shared)
     for node in gathers:
         _embedding(model.graph, node, highest)
+    for table in positions:  # few, and every token has one
+        keep_as(model.graph, table, np.dtype(np.float16), "fp16")
     for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
         del model.graph.initializers[name]
 

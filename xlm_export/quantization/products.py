@@ -69,6 +69,13 @@ def find_embeddings(model: onnx_ir.Model, vocab_size: int) -> list[onnx_ir.Node]
     ]
 
 
+def find_positions(model: onnx_ir.Model) -> list[onnx_ir.Value]:
+    """The tables of position embeddings."""
+    names = names_of(model)
+    return [value for name, value in model.graph.initializers.items() if name.endswith(names.positions)
+            and _is_matrix(value)]  # fmt: skip
+
+
 def _is_matrix(value: onnx_ir.Value) -> bool:
     tensor = value.const_value
     return value.is_initializer() and tensor is not None and tensor.dtype == onnx_ir.DataType.FLOAT and (

@@ -15,7 +15,7 @@ from xlm_export.quantization.metric import METRICS, Data, measure, read_data
 from xlm_export.quantization.quality import Trial
 from xlm_export.quantization.quantizer import NO_LIMITS, Limits, Options, Quantizer
 from xlm_export.quantization.recipes import RECIPES
-from xlm_export.quantization.texts import own_texts, read_texts
+from xlm_export.quantization.texts import calibration_texts
 from xlm_runtime.bundle import Bundle, Graph
 from xlm_runtime.errors import InputError
 from xlm_runtime.machine import cpu_features
@@ -93,9 +93,7 @@ def quantize(
             f"min_agreement was given, but the task {task.name} gives vectors and chooses nothing; leave out "
             "--min-agreement."
         )
-    config = written.config
-    known = (config.lang2id or {}) if config.uses_langs else {}
-    texts = own_texts(known) if calibration is None else read_texts(calibration)
+    texts = calibration_texts(written, calibration)
     labelled = None if data is None else read_data(written.task, Path(data))
     cpu = cpu_features()
     if (note := chosen.advice(cpu)) is not None:

@@ -72,6 +72,10 @@ def _int8_advice(cpu: CpuFeatures) -> str | None:
     return None
 
 
+def _int4(model: onnx_ir.Model, job: Job) -> onnx_ir.Model:
+    return int4_weights(model, job.parts, vocab_size=job.vocab_size, reduce_range=job.cpu.saturates)
+
+
 def _int4_advice(cpu: CpuFeatures) -> str | None:
     if cpu.int8:
         return None
@@ -102,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
         embeddings=True,
     ),
     "int8-static": Recipe(
-        summary="the same, scales from calibration",
+        summary="weights and activations in int8, scales from calibration",
         precision="int8",
         target=None,
         provider="cpu",
@@ -118,8 +122,9 @@ RECIPES: dict[str, Recipe] = {
         target="onnxruntime-cpu",
         provider="cpu",
         max_divergence=0.2,
-        apply=lambda model, job: int4_weights(model, job.parts),
+        apply=_int4,
         advise=_int4_advice,
+        embeddings=True,
     ),
     "bf16": Recipe(
         summary="weights in bf16, for OpenVINO",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlm_export.verification.batches import SENTENCES
+from xlm_runtime.bundle import Bundle
 from xlm_runtime.errors import InputError
 
 LANGUAGES = ("en", "de", "fr", "ru", "es", "ar", "zh", "en")
@@ -42,6 +43,13 @@ def read_texts(path: str | Path) -> list[Text]:
     if not texts:
         raise InputError(f"File '{path}' holds no text; expected one text a line, or lang<TAB>text.")
     return texts
+
+
+def calibration_texts(bundle: Bundle, path: str | Path | None) -> list[Text]:
+    """Those of a file, see `read_texts`; without one `own_texts` for the bundle's model."""
+    if path is not None:
+        return read_texts(path)
+    return own_texts((bundle.config.lang2id or {}) if bundle.config.uses_langs else {})
 
 
 def own_texts(known: Container[str] = ()) -> list[Text]:

@@ -37,7 +37,8 @@ class Bundle:
     that wrote it; `conventions` holds `uses_langs`, `langs` (`LANGS_INPUT`, `LANGS_NONE` or a language) and, for the
     beam head, `cls_index`; `verification` holds `status` ("passed", "failed" or "not run") and the report's summary;
     `timings` the records of `xlm-runtime autotune`, one for each machine (`timings.Record`; "calibration" in
-    `bundle.json`), which `timings.read_records` checks.
+    `bundle.json`), which `timings.read_records` checks; `providers` those that it was made for, the best first, which
+    are tried where none is asked for.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Bundle:
     verification: dict[str, Any]
     config: XLMConfig
     timings: tuple[Any, ...] = ()
+    providers: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path, *, accept_failed: bool = False) -> Bundle:
@@ -78,6 +80,7 @@ class Bundle:
             verification=verification,
             config=_read_config(folder),
             timings=tuple(timings) if isinstance(timings, list) else (timings,),
+            providers=tuple(values.get("providers", ())),
         )
         bundle._check_graphs()
         schema.check_inside(folder, (schema.ENGINES_FOLDER, *schema.READ_FILES, *bundle.files))
@@ -151,7 +154,8 @@ class Bundle:
             "conventions": self.conventions,
             "verification": self.verification,
         }
-        return values | ({"calibration": list(self.timings)} if self.timings else {})
+        values |= {"calibration": list(self.timings)} if self.timings else {}
+        return values | ({"providers": list(self.providers)} if self.providers else {})
 
     def graph(self, precision: str | None = None, provider: str | None = None) -> Graph:
         """The graph of a precision or recipe, by default of the quality of the bundle's first graph, for a provider.

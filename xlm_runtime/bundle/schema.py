@@ -92,7 +92,8 @@ BUNDLE = record(
         "conventions": map_of(text, tree),
         "verification": map_of(text, tree),
     },
-    {"calibration": tree},  # damaged times keep nobody but provider "auto" from the bundle, see `timings`
+    # damaged times keep nobody but provider "auto" from the bundle, see `timings`; providers may be a later version's
+    {"calibration": tree, "providers": list_of(_WORD)},
 )
 # parts of `BUNDLE`'s free sections that other code reads
 CONVENTIONS = record({}, {"uses_langs": flag, "langs": text, "cls_index": nullable(one_of(*CLS_INDEX_CONVENTIONS))})

@@ -69,6 +69,7 @@ def info_lines(bundle: Bundle, width: int) -> list[str]:
         facts.append(("graph", f"{graph.file}: {_kind(graph)}, opset {graph.opset}"))
         facts.append(("  inputs", "; ".join(map(_tensor, graph.inputs))))
         facts.append(("  outputs", "; ".join(map(_tensor, graph.outputs))))
+    facts += [("made for", ", ".join(bundle.providers))] if bundle.providers else []
     facts.append(("conventions", _pairs(bundle.conventions)))
     facts += [("verification", line) for line in _verification(bundle.verification)]
     facts += [("timed", _timed(entry)) for entry in bundle.timings]

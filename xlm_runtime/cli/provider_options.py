@@ -14,7 +14,8 @@ from xlm_runtime.sessions import GpuOptions
 
 
 def add_provider_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", default="cpu", help=f"one of {', '.join((*PROVIDERS, AUTO))} (default: cpu)")
+    parser.add_argument("--provider", help=f"one of {', '.join((*PROVIDERS, AUTO))} (default: what the bundle was made "
+                        "for, or cpu)")  # fmt: skip
     parser.add_argument("--threads", type=whole_number, help="CPU threads (default: all that the process may use)")
     parser.add_argument("--precision", help="which graph of the bundle (default: its first)")
     parser.add_argument(

@@ -1,7 +1,12 @@
-"""Which provider and which of a bundle's graphs: as asked for, or for provider "auto" the best on this machine."""
+"""Which provider and which of a bundle's graphs: as asked for, or for provider "auto" the best on this machine.
+
+Where no provider is asked for, a bundle that was made for some (`Bundle.providers`) is opened as by "auto", which then
+tries those.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xlm_runtime.bundle import Bundle, Graph
@@ -43,12 +48,21 @@ def choose_graph(bundle: Bundle, precision: str | None, provider: str, gpu: GpuO
     return bundle.graph(precision, provider)
 
 
-def choose(bundle: Bundle, precision: str | None, threads: int | None, gpu: GpuOptions | None) -> Chosen:
+def choose(
+    bundle: Bundle,
+    precision: str | None,
+    threads: int | None,
+    gpu: GpuOptions | None,
+    order: Sequence[str] | None = None,
+) -> Chosen:
     """Provider "auto".
 
     Among the graphs of one quality (by default that of the bundle's first graph, since another precision or recipe
     answers otherwise): the graph and provider with the least `relative_totals` in the record of this machine, number
-    of threads and package versions; without such a record the first of `auto_order` that is installed and takes one.
+    of threads and package versions; without such a record the first of `order` that is installed and takes one.
+
+    Args:
+        order: providers, `auto_order` by default; names of providers that later versions have are left out.
 
     Raises:
         InputError: no graph in this precision, or none that an installed provider takes.
@@ -61,7 +75,7 @@ def choose(bundle: Bundle, precision: str | None, threads: int | None, gpu: GpuO
     machine = this_machine(cpus, found[0] if found else None, provider_packages())
     records = [record for record in read_records(bundle) if record.machine == machine]
     measured = _measured(bundle, wanted, records[-1], found, gpu) if records else None
-    return measured or _installed(bundle, wanted, found, gpu)
+    return measured or _installed(bundle, wanted, found, gpu, order or auto_order())
 
 
 def _measured(
@@ -85,9 +99,11 @@ def _measured(
     return Chosen(best.provider, graphs[best.graph], f"{best.provider} with {best.graph}: {why}")
 
 
-def _installed(bundle: Bundle, precision: str, found: VisibleGpu, gpu: GpuOptions | None) -> Chosen:
-    order = auto_order()
-    for provider in order:
+def _installed(
+    bundle: Bundle, precision: str, found: VisibleGpu, gpu: GpuOptions | None, order: Sequence[str]
+) -> Chosen:
+    known = [name for name in order if name in PROVIDERS]
+    for provider in known:
         graph = _graph_for(bundle, precision, find_provider(provider), found, gpu)
         if graph is not None:
             reason = (
@@ -95,14 +111,14 @@ def _installed(bundle: Bundle, precision: str, found: VisibleGpu, gpu: GpuOption
                 f"package versions, and of {', '.join(order)} it is the first that is there."
             )
             return Chosen(provider, graph, reason)
-    extras = ", ".join(dict.fromkeys(row.extra for row in PROVIDERS.values()))
-    if not any(is_installed(row) for row in PROVIDERS.values() if not row.on_gpu):
-        raise MissingExtraError(
-            "onnxruntime", "cpu", f"provider='auto' found no provider's package (extras: {extras}), and"
-        )
-    raise InputError(f"provider='auto': no installed provider takes a graph of the bundle '{bundle.folder}' in "
-                     f"precision '{precision}'. Install another one (extras: {extras}), or choose another "
-                     "precision.")  # fmt: skip
+    extras = ", ".join(dict.fromkeys(PROVIDERS[name].extra for name in known))
+    on_cpu = [PROVIDERS[name] for name in known if not PROVIDERS[name].on_gpu]
+    if on_cpu and not any(map(is_installed, on_cpu)):
+        purpose = f"No provider's package was found (extras: {extras}), and opening the bundle"
+        raise MissingExtraError("onnxruntime", "cpu", purpose)
+    raise InputError(f"None of the providers {', '.join(order)} is installed, has its device and takes a graph of the "
+                     f"bundle '{bundle.folder}' in precision '{precision}'. Install another one (extras: {extras}), or "
+                     "choose another precision.")  # fmt: skip
 
 
 def _graph_for(
@@ -112,7 +128,7 @@ def _graph_for(
     if row.reads_engines:
         file = _fitting_engine(bundle, precision, found, gpu)
         return next((graph for graph in bundle.graphs if graph.file == file), None)
-    if not is_installed(row) or (row.on_gpu and not _has_device(row, found)):
+    if not is_installed(row) or (row.on_gpu and not has_device(row, found)):
         return None
     if not any(row.takes(graph.target, graph.layout, graph.precision) for graph in _of_precision(bundle, precision)):
         return None
@@ -127,7 +143,7 @@ def _reads_engines(provider: str) -> bool:
     return provider in PROVIDERS and PROVIDERS[provider].reads_engines
 
 
-def _has_device(row: Provider, found: VisibleGpu) -> bool:
+def has_device(row: Provider, found: VisibleGpu) -> bool:
     """Whether there is a device, and an ONNX Runtime for it."""
     if found is None:
         return False

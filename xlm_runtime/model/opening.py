@@ -30,6 +30,7 @@ from xlm_runtime.tokenization import XLMTokenizer
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
 
 EngineCache = str | Path | Literal[False] | None
+_DEFAULT = "cpu"  # the provider of bundles that were made for none
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def open_model(
     folder: str | Path,
     task: str,
     *,
-    provider: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
     precision: str | None = None,
     max_tokens: int | None = None,
@@ -55,7 +56,8 @@ def open_model(
     Args:
         folder: the bundle.
         task: the task the bundle must have been exported for.
-        provider: see `open_session`; "auto" takes what `choose` finds.
+        provider: see `open_session`; "auto" takes what `choose` finds. By default what it finds among the providers
+            that the bundle was made for, and "cpu" with a bundle that was made for none.
         threads: see `open_session`.
         precision: which of the bundle's graphs, by its precision or recipe; by default its first.
         max_tokens: budget of one batch, see `plan_batches`; by default one that suits the provider.
@@ -64,14 +66,14 @@ def open_model(
             chosen provider builds something. By default cpu keeps large graphs in the user's cache folder, if it can
             (`machine.user_cache_folder`); False for keeping none.
         cache_mb: see `XLMTokenizer`; None for its default.
-        graph: the file of the graph, in place of `precision`; not with "auto".
+        graph: the file of the graph, in place of `precision`; only with the name of a provider.
 
     Raises:
         BundleError: missing, changed or newer files, a failed verification.
         InputError: a bundle for another task, or an unknown provider or precision.
         MissingExtraError, EngineError: see `open_session`.
     """
-    if provider != AUTO and provider not in PROVIDERS:
+    if provider not in (None, AUTO, *PROVIDERS):
         raise InputError(f"Unknown provider '{provider}'; expected one of {', '.join((*PROVIDERS, AUTO))}.")
     reopen = partial(
         open_model,
@@ -92,13 +94,14 @@ def open_model(
             f"The bundle '{folder}' was exported for the task {bundle.task} ({bundle.architecture}), not for {task}. "
             f"Use pipeline('{bundle.task}', ...), or export the checkpoint with --task {task}."
         )
-    if provider == AUTO:
-        chosen = choose(bundle, precision, threads, gpu)
+    asked = provider or (None if bundle.providers and graph is None else _DEFAULT)
+    if asked is None or asked == AUTO:
+        chosen = choose(bundle, precision, threads, gpu, bundle.providers if asked is None else None)
         gpu = gpu if PROVIDERS[chosen.provider].on_gpu else None
         engine_cache = engine_cache if PROVIDERS[chosen.provider].builds else False
     else:
-        wanted = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, provider, gpu)
-        chosen = Chosen(provider, wanted, f"provider='{provider}' was asked for.")
+        wanted = bundle.graph_of_file(graph) if graph else choose_graph(bundle, precision, asked, gpu)
+        chosen = Chosen(asked, wanted, f"provider='{asked}' was asked for.")
     check_graph(chosen.graph, bundle)
     row = find_provider(chosen.provider)
     if chosen.graph.layout not in row.layouts:

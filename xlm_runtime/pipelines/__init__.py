@@ -57,7 +57,7 @@ PIPELINES = {
 def pipeline(
     task: Literal["feature-extraction"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -72,7 +72,7 @@ def pipeline(
 def pipeline(
     task: Literal["fill-mask"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -87,7 +87,7 @@ def pipeline(
 def pipeline(
     task: Literal["text-generation"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -102,7 +102,7 @@ def pipeline(
 def pipeline(
     task: Literal["text-classification"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -117,7 +117,7 @@ def pipeline(
 def pipeline(
     task: Literal["zero-shot-classification"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -132,7 +132,7 @@ def pipeline(
 def pipeline(
     task: Literal["multiple-choice"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -147,7 +147,7 @@ def pipeline(
 def pipeline(
     task: Literal["token-classification"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -162,7 +162,7 @@ def pipeline(
 def pipeline(
     task: Literal["question-answering"],
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -177,7 +177,7 @@ def pipeline(
 def pipeline(
     task: str,
     model: str | Path,
-    provider: str = ...,
+    provider: str | None = ...,
     threads: int | None = ...,
     precision: str | None = ...,
     *,
@@ -191,7 +191,7 @@ def pipeline(
 def pipeline(
     task: str,
     model: str | Path,
-    provider: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
     precision: str | None = None,
     *,
@@ -207,7 +207,8 @@ def pipeline(
         model: the bundle's folder.
         provider: "cpu" or "openvino"; on a GPU "cuda" (ONNX Runtime), "tensorrt" (engines from `xlm-export engine`) or
             "tensorrt-ep" (ONNX Runtime's TensorRT provider); "auto" takes the fastest of `xlm-runtime autotune`, or
-            goes by what is installed. The pipeline's `model.provider` and `model.reason` tell which and why.
+            goes by what is installed. By default the one that the bundle was made for (`xlm-export export --for`), or
+            "cpu". The pipeline's `model.provider` and `model.reason` tell which and why.
         threads: threads of one call on the CPU; by default as many as the CPUs that this process may use.
         precision: which of the bundle's graphs, by its precision, such as "fp32", or the recipe that quantised it, such
             as "int8-static"; by default its first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_int8_of_every_task(name: str, recipe: str, bundles: Bundles, tmp_path: 
     if name == "feature-extraction":
         assert made.report["same_choice"] is None
     else:
-        assert made.report["same_choice"] > 0.9
+        assert made.report["same_choice"] > 0.85  # of 26 rows or more, whose best two may be nearly equal
     assert made.report["milliseconds"]["int8"] > 0
     assert made.graph.target is None, "standard operators only"
     model = onnx.load(folder / made.graph.file)
@@ -238,6 +239,24 @@ def test_int4(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text-classification", "fill-mask"])
+def test_int4_is_smaller_than_int8(name: str, bundles: Bundles, tmp_path: Path) -> None:
+    """Embeddings become int8 there, too, a tied projection reads them, and scales are kept in half precision."""
+    folder = Path(shutil.copytree(bundles(name), tmp_path / "bundle"))
+    made = quantize(folder, "int4-weights")
+    quantize(folder, "int8-dynamic")
+    assert made.report["in_fp32"] == []
+    model = onnx.load(folder / made.graph.file)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert (kinds["MatMulNBits"], kinds["MatMulInteger"]) == ((13, 0) if name == "text-classification" else (12, 1))
+    in_fp32 = [item.name for item in model.graph.initializer if item.data_type == 1 and np.prod(item.dims) > 512]
+    assert in_fp32 == []
+    tables = [item for item in model.graph.initializer if item.dims[:1] == [422] and len(item.dims) == 2]
+    assert sorted(item.data_type for item in tables) == [1, 3], "one int8 matrix, and its scales"
+    sizes = [(folder / f"model.{end}.onnx").stat().st_size for end in ("int4-weights.onnxruntime-cpu", "int8-dynamic")]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("name", ["text-classification", "fill-mask"])
 def test_int4_of_some_parts(name: str, bundles: Bundles, tmp_path: Path) -> None:
     """What is kept computes as in fp32: the other products alone are MatMulNBits, and the bias comes after."""
     folder = Path(shutil.copytree(bundles(name), tmp_path / "bundle"))
@@ -257,13 +276,13 @@ def test_int4_of_some_parts(name: str, bundles: Bundles, tmp_path: Path) -> None
 
 def test_sensitive_parts_of_int4_stay_in_fp32(bundle: Path) -> None:
     everything = quantize(bundle, "int4-weights", per_layer=True).report
-    assert list(everything["alone"]) == PARTS[:-1]
+    assert list(everything["alone"]) == PARTS
     assert all(divergence > 0 for divergence in everything["alone"].values())
     assert everything["in_fp32"] == []
     limit = 0.8 * everything["divergence"]
     report = quantize(bundle, "int4-weights", limits=Limits(max_divergence=limit), force=True).report
-    assert 0 < len(report["in_fp32"]) <= len(PARTS[:-1]) // 2
-    most = sorted(PARTS[:-1], key=lambda part: -everything["alone"][part])
+    assert 0 < len(report["in_fp32"]) <= len(PARTS) // 2
+    most = sorted(PARTS, key=lambda part: -everything["alone"][part])
     assert set(report["in_fp32"]) == set(most[: len(report["in_fp32"])])
     assert report["divergence"] <= limit
 
@@ -503,7 +522,7 @@ def test_a_graph_that_is_there_is_kept_without_force(bundle: Path) -> None:
         ({"recipe": "bf16", "keep": ["head"]}, "quantises every part alike; leave out --keep"),
         ({"recipe": "bf16", "per_layer": True}, "quantises every part alike; leave out --keep and --per-layer"),
         (
-            {"recipe": "int4-weights", "keep": ["embeddings"]},
+            {"recipe": "int4-weights", "keep": ["embeddings"], "embeddings": False},
             "Unknown part 'embeddings' to keep; this graph has layer 0",
         ),
         ({"limits": Limits(min_metric=0.5)}, "min_metric was given without labelled data"),

@@ -72,6 +72,7 @@ EDITS: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "weights without a hash": (("graphs", 0, "weights_in"), ["x"], "needs 'x', which has no hash there"),
     "a target with a separator": (("graphs", 0, "engine"), "a/b", "expected a word"),
     "an output that is missing": (("graphs", 0, "outputs", 0, "name"), "other", "has no output logits"),
+    "providers that are no words": (("providers",), ["a b"], r"'providers'\[0\] is 'a b', expected a word"),
     "axes that are numbers": (("graphs", 0, "inputs", 0, "axes"), [1], r"axes\[0\] is 1, expected a string"),
     "half a character": (("versions", "torch"), "\ud800", "expected a string"),
     "no status": (("verification",), {}, "expected an object with 'status'"),

@@ -97,7 +97,7 @@ def test_without_a_record_it_goes_by_what_is_installed(folder: Path, engines: Ca
     engines(onnxruntime=False)
     assert auto(folder).provider == "openvino"
     engines(openvino=False)
-    with pytest.raises(MissingExtraError, match=r"extras: cpu, gpu, openvino, tensorrt.*pip install 'xlm-onnx\[cpu\]'"):
+    with pytest.raises(MissingExtraError, match=r"extras: tensorrt, gpu, cpu, openvino.*pip install 'xlm-onnx\[cpu\]'"):
         auto(folder)
 
 
@@ -108,7 +108,7 @@ def test_an_engine_that_cannot_take_the_graph_is_passed_over(folder: Path, engin
     only(folder, precision="int4", target="onnxruntime-cpu")
     assert auto(folder).provider == "cpu"
     engines(onnxruntime=False)
-    with pytest.raises(InputError, match=r"no installed provider takes a graph of the bundle .* in precision 'int4'"):
+    with pytest.raises(InputError, match=r"None of the providers .* takes a graph .* in precision 'int4'"):
         auto(folder)
     with pytest.raises(InputError, match="no graph in precision 'fp8'; it has int4"):
         auto(folder, "fp8")
@@ -117,6 +117,27 @@ def test_an_engine_that_cannot_take_the_graph_is_passed_over(folder: Path, engin
 def test_a_provider_gets_the_graph_that_was_written_for_it(folder: Path) -> None:
     add_graph(folder, "model.fp32.onnxruntime-cpu.onnx", "fp32", "onnxruntime-cpu")
     assert auto(folder).graph.file == "model.fp32.onnxruntime-cpu.onnx"
+
+
+def test_a_bundle_that_was_made_for_providers_is_opened_by_the_first_that_is_there(
+    folder: Path, engines: Callable[..., None]
+) -> None:
+    assert pipeline(TASK, folder).model.provider == "cpu"
+    Bundle.update(folder, lambda now: replace(now, providers=("warp-drive", "openvino", "cpu")))
+    made = Bundle.load(folder)
+    engines(openvino=False)
+    opened = pipeline(TASK, folder)
+    assert opened.model.provider == "cpu"
+    assert opened.model.reason.endswith("and of warp-drive, openvino, cpu it is the first that is there.")
+    engines(openvino=True)
+    assert choose(made, None, 2, None, made.providers).provider == "openvino"
+    assert pipeline(TASK, folder, "cpu").model.reason == "provider='cpu' was asked for."
+    record(folder, {("model.onnx", "cpu"): 1.0, ("model.onnx", "openvino"): 2.0})
+    made = Bundle.load(folder)
+    assert choose(made, None, 2, None, made.providers).provider == "cpu", "the faster one, where times are known"
+    Bundle.update(folder, lambda now: replace(now, providers=("cuda",), timings=()))
+    with pytest.raises(InputError, match=r"None of the providers cuda is installed, has its device and takes .*: gpu"):
+        pipeline(TASK, folder)
 
 
 def test_with_a_record_the_fastest(folder: Path) -> None:
