@@ -69,6 +69,8 @@ def export_for(
     langs: str = LANGS_INPUT,
     default_lang: str | None = None,
     tokenizer: str | Path | None = None,
+    codes: str | Path | None = None,
+    vocab: str | Path | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     calibration: str | Path | None = None,
@@ -82,7 +84,7 @@ def export_for(
     Args:
         checkpoint, bundle: as for `export`.
         use: a name out of `USES`.
-        task, cls_index, langs, default_lang, tokenizer, revision, subfolder: see `export`.
+        task, cls_index, langs, default_lang, tokenizer, codes, vocab, revision, subfolder: see `export`.
         calibration, data, limits: see `quantize`; only for uses that quantise.
         force: replace a bundle that is already there, with all its graphs.
         progress: see `Progress`.
@@ -108,6 +110,8 @@ def export_for(
                 langs=langs,
                 default_lang=default_lang,
                 tokenizer=tokenizer,
+                codes=codes,
+                vocab=vocab,
                 revision=revision,
                 subfolder=subfolder,
                 progress=progress,

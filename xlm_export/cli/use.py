@@ -65,6 +65,8 @@ def run_for_use(options: argparse.Namespace, progress: Progress) -> tuple[int, l
         langs=options.langs,
         default_lang=options.default_lang,
         tokenizer=options.tokenizer,
+        codes=options.codes,
+        vocab=options.vocab,
         revision=options.revision,
         subfolder=options.subfolder,
         calibration=options.calibration,
