@@ -105,7 +105,7 @@ def run(way: Way, task: str, bundle: Path, source: Path, output: Path, count: in
     first, peak, processes, killed = 0.0, 0.0, 0, None
     part = output.with_name(f"{output.name}.part")
     while process.poll() is None:
-        time.sleep(SECONDS)
+        time.sleep(min(SECONDS, 0.05 + (time.perf_counter() - begun) / 4))
         if not first and _size(part):
             first = time.perf_counter() - begun
         family = _family(process.pid)

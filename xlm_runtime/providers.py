@@ -15,6 +15,8 @@ from xlm_runtime.filled_sizes import NOT_FILLED, Buckets, Filling, Multiples
 
 AUTO = "auto"
 """Accepted where a provider is named: the best one of this machine, see `model.choose`."""
+DEFAULT_PROVIDER = "cpu"
+"""That of bundles that were made for none."""
 
 
 @dataclass(frozen=True, kw_only=True)

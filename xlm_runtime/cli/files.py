@@ -22,7 +22,7 @@ from xlm_runtime.jobs.job import Answer, Job, digest, input_identity, run_job
 from xlm_runtime.jobs.part import open_part
 from xlm_runtime.model.batching import BatchOptions
 from xlm_runtime.pipelines.base import Pipeline
-from xlm_runtime.providers import PROVIDERS
+from xlm_runtime.providers import AUTO, DEFAULT_PROVIDER, PROVIDERS
 from xlm_runtime.ray.workers import LOCAL, Workers, cluster_cpus, connected
 
 Opening: TypeAlias = Callable[[argparse.Namespace], tuple[Pipeline[Any, Any, Any, Any], Any]]
@@ -79,7 +79,8 @@ def run(args: argparse.Namespace, opening: Opening, keys: Sequence[str]) -> int:
         How many rows failed.
     """
     source, output = _paths(args)
-    workers = _read_workers(args)
+    if args.ray is None:
+        _check_alone(args)
     job = Job(
         source,
         find_format(source, args.input_format, "--input-format"),
@@ -88,9 +89,11 @@ def run(args: argparse.Namespace, opening: Opening, keys: Sequence[str]) -> int:
         args.on_error,
     )
     folder = local_bundle(args.bundle)
+    bundle = Bundle.load(folder)
+    workers = None if args.ray is None else _read_workers(args, bundle)
     identity = {
         "input": input_identity(source),
-        "bundle": digest(Bundle.load(folder).files),
+        "bundle": digest(bundle.files),
         # a row in a failed one's place is an answer, so that this cannot change in the middle
         "options": {name: value for name, value in vars(args).items() if name not in _FREE}
         | {"on_error": "return" if args.on_error == "return" else "raise or skip"},
@@ -153,21 +156,23 @@ def open_answer(opening: Opening, args: argparse.Namespace, chunk_rows: int) -> 
     return answer
 
 
-def _read_workers(args: argparse.Namespace) -> Workers | None:
-    """The workers that are asked for, None for this process.
+def _check_alone(args: argparse.Namespace) -> None:
+    for name in ("workers", "gpus_per_worker"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for workers of Ray; give --ray, too.")
+
+
+def _read_workers(args: argparse.Namespace, bundle: Bundle) -> Workers:
+    """The workers that are asked for.
 
     Raises:
-        InputError: options of workers without --ray, or that contradict each other.
+        InputError: options that contradict each other.
     """
-    if args.ray is None:
-        for name in ("workers", "gpus_per_worker"):
-            if getattr(args, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} is for workers of Ray; give --ray, too.")
-        return None
-    on_gpu = args.provider in PROVIDERS and PROVIDERS[args.provider].on_gpu
+    named = (args.provider,) if args.provider else bundle.providers or (DEFAULT_PROVIDER,)
+    on_gpu = any(name in PROVIDERS and PROVIDERS[name].on_gpu for name in named)
     gpus = args.gpus_per_worker
-    if gpus and args.provider in PROVIDERS and not on_gpu:
-        raise InputError(f"--gpus-per-worker is {gpus:g}, but the provider '{args.provider}' computes on the CPU.")
+    if gpus and not on_gpu and AUTO not in named:
+        raise InputError(f"--gpus-per-worker is {gpus:g}, but the provider '{named[0]}' computes on the CPU.")
     count = 1 if args.workers is None else args.workers
     return Workers(count, args.threads, float(on_gpu) if gpus is None else gpus)
 

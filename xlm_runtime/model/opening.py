@@ -21,7 +21,7 @@ from xlm_runtime.model.languages import LanguageNumbers
 from xlm_runtime.model.model import BundleModel
 from xlm_runtime.model.packing import INDEX_INPUTS, PackedSession
 from xlm_runtime.processes import PerProcess
-from xlm_runtime.providers import AUTO, PROVIDERS, Provider, find_provider
+from xlm_runtime.providers import AUTO, DEFAULT_PROVIDER, PROVIDERS, Provider, find_provider
 from xlm_runtime.sessions import GpuOptions, GraphSource, Session, open_session
 from xlm_runtime.tasks import LAYOUTS, PAST, SEQLENS_K, find_task
 from xlm_runtime.tokenization import XLMTokenizer
@@ -30,7 +30,6 @@ from xlm_runtime.tokenization import XLMTokenizer
 _FED = ("input_ids", "attention_mask", "langs", "logit_positions", "p_mask", "cls_index")
 
 EngineCache = str | Path | Literal[False] | None
-_DEFAULT = "cpu"  # the provider of bundles that were made for none
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ def open_model(
             f"The bundle '{folder}' was exported for the task {bundle.task} ({bundle.architecture}), not for {task}. "
             f"Use pipeline('{bundle.task}', ...), or export the checkpoint with --task {task}."
         )
-    asked = provider or (None if bundle.providers and graph is None else _DEFAULT)
+    asked = provider or (None if bundle.providers and graph is None else DEFAULT_PROVIDER)
     if asked is None or asked == AUTO:
         chosen = choose(bundle, precision, threads, gpu, bundle.providers if asked is None else None)
         gpu = gpu if PROVIDERS[chosen.provider].on_gpu else None
