@@ -31,7 +31,7 @@ TEXT = TEXTS[0]
 LARGE = 33 << 20
 
 pytestmark = pytest.mark.skipif(
-    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 21),
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32),
     reason="this ONNX Runtime saves no packed weights",
 )
 
