@@ -35,7 +35,7 @@ _LEAST_BYTES, _MOST_BYTES = 32 << 20, 8 << 30
 _DISK, _MEMORY = 4, 3  # times the graph that have to be free
 
 _FIRST_VERSION = (1, 32)
-"""Of ONNX Runtime. 1.21 to 1.31 save packed weights, too, and then crash when they compute some packed graphs with them."""
+"""Of ONNX Runtime. 1.21 to 1.31 save packed weights, too, and then crash when they compute some graphs with them."""
 
 
 def find_place(source: GraphSource, options: SessionOptions, version: str) -> PreparedGraph | None:
