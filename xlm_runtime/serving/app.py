@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -184,5 +184,5 @@ async def _error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse(Failure(error.status_code, "not_found", str(error.detail)).body(), error.status_code)
+    found = cast("HTTPException", error)  # the kind that it is registered for
+    return JSONResponse(Failure(found.status_code, "not_found", str(found.detail)).body(), found.status_code)

@@ -77,10 +77,11 @@ def convert_checkpoint(path: Path, folder: Path, codes: Path | None, vocab: Path
     loaded = read_pickle(path, _ALLOWED)
     where = f"File '{path.name}' in path '{path.parent}'"
     params, tensors = _parts(loaded, where)
-    words = _words(loaded, tensors, where)
+    plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}  # of training on several GPUs
+    words = _words(loaded, plain, where)
     if vocab is not None:
         _compare(words, read_vocabulary(vocab), path, vocab)
-    config = _configuration(params, tensors, words, where)
+    config = _configuration(params, plain, words, where)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tokenizer = {"do_lowercase_and_remove_accent": not _is_cased(words)}
     tokenizer |= {name: config[name] for name in ("lang2id", "id2lang") if name in config}
@@ -132,7 +133,7 @@ def _words(loaded: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str)
             f"{where} has words under 'dico_word2id' that are not numbered as XLM numbers them: "
             f"{', '.join(SPECIAL[:4])} and ten more special ones from 0 to {len(SPECIAL) - 1}, then each word once."
         )
-    embeddings = next((value for name, value in tensors.items() if name.removeprefix("module.") == _EMBEDDINGS), None)
+    embeddings = tensors.get(_EMBEDDINGS)
     if embeddings is None or embeddings.ndim != 2:
         raise CheckpointError(f"{where} has no '{_EMBEDDINGS}' under 'model'.")
     if len(words) != len(embeddings):
@@ -149,17 +150,16 @@ def _configuration(
     params: Mapping[str, Any], tensors: Mapping[str, Tensor], words: Mapping[str, int], where: str
 ) -> dict[str, Any]:
     """`config.json`."""
-    names = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     config = {name: _plain(params[name]) for name in _OPTIONS if params.get(name) is not None}
     config["model_type"] = "xlm"
     config["vocab_size"] = len(words)
-    if _POSITIONS in names:
-        config["max_position_embeddings"] = len(names[_POSITIONS])
+    if _POSITIONS in tensors:
+        config["max_position_embeddings"] = len(tensors[_POSITIONS])
     cutoffs = params.get("asm_cutoffs")
     if config.get("asm"):
         config["asm_cutoffs"] = list(map(int, cutoffs.split(","))) if isinstance(cutoffs, str) else _plain(cutoffs)
     config["tie_word_embeddings"] = bool(params.get("share_inout_emb", True)) and not config.get("asm", False)
-    predicts = any(name.startswith(_PROJECTION) for name in names)
+    predicts = any(name.startswith(_PROJECTION) for name in tensors)
     config["architectures"] = ["XLMWithLMHeadModel" if predicts else "XLMModel"]
     if params.get("clm_steps") and not params.get("mlm_steps"):
         config["causal"] = True
